@@ -1,0 +1,188 @@
+//! A cell: the mergeable summary of one (client, cube, bucket, values), and its bytes.
+
+use std::collections::BTreeMap;
+
+use crate::codec::{DecodeError, Reader, put_iv, put_iv128, put_str, put_uv};
+use crate::digest::Digest;
+use crate::limits::{MEASURE_MICROS_MAX, NAME_BYTES_MAX};
+use crate::users::Users;
+
+/// The version byte of a stored cell.
+const STORED_VERSION: u8 = 1;
+/// The fewest bytes of an encoded measure with its name.
+const MEASURE_BYTES_MIN: usize = 6;
+
+/// Counts, sums, users: merging is the only operation on it, and order doesn't matter.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Cell {
+    /// Events.
+    pub count: u64,
+    /// Users of these events.
+    pub users: Users,
+    /// Summaries of numbers, by the measure's name.
+    pub measures: BTreeMap<Box<str>, Measure>,
+}
+
+/// The summary of one measure: at least one value, in millionths.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Measure {
+    /// Values.
+    pub n: u64,
+    /// Their sum, in millionths.
+    pub sum: i128,
+    /// The least, in millionths.
+    pub min: i64,
+    /// The greatest, in millionths.
+    pub max: i64,
+    /// Their distribution, in cubes that keep it.
+    pub digest: Option<Digest>,
+}
+
+/// A number in millionths, rounded half to even; `None` where it is not finite or too large for a measure.
+pub fn micros(value: f64) -> Option<i64> {
+    let scaled = (value * 1e6).round_ties_even();
+    // 2⁶³ is the first f64 beyond i64; the comparison also refuses NaN.
+    let fits = scaled.abs() < MEASURE_MICROS_MAX as f64;
+    fits.then_some(scaled as i64)
+}
+
+impl Measure {
+    /// The summary of one value.
+    pub fn of(micros: i64, with_digest: bool) -> Self {
+        let digest = with_digest.then(|| {
+            let mut digest = Digest::new();
+            digest.record(micros);
+            digest
+        });
+        Measure { n: 1, sum: micros.into(), min: micros, max: micros, digest }
+    }
+
+    /// Adds one value, in millionths.
+    pub fn record(&mut self, micros: i64) {
+        self.n = self.n.saturating_add(1);
+        self.sum = self.sum.saturating_add(micros.into());
+        self.min = self.min.min(micros);
+        self.max = self.max.max(micros);
+        if let Some(digest) = &mut self.digest {
+            digest.record(micros);
+        }
+    }
+
+    /// Adds another summary. A digest stays only where both have one.
+    pub fn merge(&mut self, other: &Measure) {
+        self.n = self.n.saturating_add(other.n);
+        self.sum = self.sum.saturating_add(other.sum);
+        self.min = self.min.min(other.min);
+        self.max = self.max.max(other.max);
+        match (&mut self.digest, &other.digest) {
+            (Some(ours), Some(theirs)) => ours.merge(theirs),
+            _ => self.digest = None,
+        }
+    }
+
+    fn encode(&self, out: &mut Vec<u8>) {
+        put_uv(out, self.n);
+        put_iv128(out, self.sum);
+        put_iv(out, self.min);
+        put_uv(out, self.max.abs_diff(self.min));
+        match &self.digest {
+            None => out.push(0),
+            Some(digest) => digest.encode(out),
+        }
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let n = reader.uv()?;
+        let sum = reader.iv128()?;
+        let min = reader.iv()?;
+        let max = min.checked_add_unsigned(reader.uv()?).ok_or(DecodeError::Malformed("maximum out of range"))?;
+        let within = |bound: i64| i128::from(bound) * i128::from(n);
+        if n == 0 || sum < within(min) || sum > within(max) {
+            return Err(DecodeError::Malformed("a measure's sum contradicts its count, minimum and maximum"));
+        }
+        let digest = Digest::decode(reader, n, min, max)?;
+        Ok(Measure { n, sum, min, max, digest })
+    }
+}
+
+impl Cell {
+    /// Adds another cell.
+    pub fn merge(&mut self, other: &Cell) {
+        self.count = self.count.saturating_add(other.count);
+        self.users.merge(&other.users);
+        for (name, theirs) in &other.measures {
+            match self.measures.get_mut(name) {
+                Some(ours) => ours.merge(theirs),
+                None => {
+                    self.measures.insert(name.clone(), theirs.clone());
+                }
+            }
+        }
+    }
+
+    /// Adds one value of a measure, in millionths.
+    pub fn record(&mut self, name: &str, micros: i64, with_digest: bool) {
+        match self.measures.get_mut(name) {
+            Some(measure) => measure.record(micros),
+            None => {
+                self.measures.insert(name.into(), Measure::of(micros, with_digest));
+            }
+        }
+    }
+
+    /// Bytes in memory, roughly: for bounds on tables of cells.
+    pub fn memory_bytes(&self) -> usize {
+        let measures = self.measures.iter().map(|(name, measure)| {
+            size_of::<Measure>() + name.len() + measure.digest.as_ref().map_or(0, Digest::memory_bytes)
+        });
+        size_of::<Cell>() + self.users.memory_bytes() + measures.sum::<usize>()
+    }
+
+    /// Writes the stored form: a version, and measures by name.
+    pub fn encode_stored(&self, out: &mut Vec<u8>) {
+        out.push(STORED_VERSION);
+        self.encode(out, put_str);
+    }
+
+    /// Reads the stored form, all of it.
+    pub fn decode_stored(bytes: &[u8]) -> Result<Cell, DecodeError> {
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            STORED_VERSION => {}
+            version => return Err(DecodeError::Version(version)),
+        }
+        let cell = Cell::decode(&mut reader, |reader| reader.str(NAME_BYTES_MAX))?;
+        reader.finish()?;
+        Ok(cell)
+    }
+
+    /// Writes a cell; `put_name` writes a measure's name.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, put_name: impl Fn(&mut Vec<u8>, &str)) {
+        put_uv(out, self.count);
+        self.users.encode(out);
+        put_uv(out, self.measures.len() as u64);
+        for (name, measure) in &self.measures {
+            put_name(out, name);
+            measure.encode(out);
+        }
+    }
+
+    /// Reads a cell; `name` reads a measure's name.
+    pub(crate) fn decode<'a>(
+        reader: &mut Reader<'a>,
+        name: impl Fn(&mut Reader<'a>) -> Result<&'a str, DecodeError>,
+    ) -> Result<Cell, DecodeError> {
+        let count = reader.uv()?;
+        let users = Users::decode(reader)?;
+        let mut measures = BTreeMap::new();
+        let mut last = None;
+        for _ in 0..reader.count(MEASURE_BYTES_MIN)? {
+            let name = name(reader)?;
+            if last.replace(name).is_some_and(|last| last >= name) {
+                return Err(DecodeError::Malformed("measures not ascending"));
+            }
+            measures.insert(name.into(), Measure::decode(reader)?);
+        }
+        Ok(Cell { count, users, measures })
+    }
+}

@@ -1,0 +1,251 @@
+//! What blocks hold: cells and counters, by client.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use crate::cell::Cell;
+use crate::client::ClientId;
+use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
+use crate::key::Values;
+use crate::limits::{CLIENT_BYTES_MAX, CUBE_DIMENSIONS_MAX, MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+
+/// The fewest bytes that a thing of each kind takes: what a count can at most claim.
+const SECTION_BYTES_MIN: usize = 4;
+const CUBE_BYTES_MIN: usize = 3;
+const BUCKET_BYTES_MIN: usize = 2;
+const CELL_BYTES_MIN: usize = 4;
+const COUNTERS_BYTES_MIN: usize = 3;
+const REASON_BYTES_MIN: usize = 2;
+const COUNTER_BYTES_MIN: usize = 2;
+
+/// Cells, by client.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CellsBlock(pub BTreeMap<ClientId, Section>);
+
+/// One client's cells, by cube's name.
+pub type Section = BTreeMap<Box<str>, CubeCells>;
+
+/// One cube's cells.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct CubeCells {
+    /// The cube's dimensions, in the order of the values.
+    pub dimensions: Vec<Box<str>>,
+    /// Minute → values → cell.
+    pub buckets: BTreeMap<i64, BTreeMap<Values, Cell>>,
+}
+
+/// What was received: client → reason → minute of receipt → count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CountersBlock(pub BTreeMap<ClientId, BTreeMap<Box<str>, BTreeMap<i64, u64>>>);
+
+impl CellsBlock {
+    /// The block's bytes; `None` if there is nothing in it.
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut out = Vec::new();
+        put_uv(&mut out, self.0.len() as u64);
+        for (client, section) in &self.0 {
+            put_str(&mut out, client.as_str());
+            encode_section(section, &mut out);
+        }
+        Some(out)
+    }
+
+    pub(super) fn decode(raw: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(raw);
+        let mut clients = BTreeMap::new();
+        for _ in 0..reader.count(SECTION_BYTES_MIN)? {
+            let client = read_client(&mut reader)?;
+            insert_ascending(&mut clients, client, decode_section(&mut reader)?)?;
+        }
+        reader.finish()?;
+        Ok(CellsBlock(clients))
+    }
+}
+
+impl CountersBlock {
+    /// Adds to a counter.
+    pub fn add(&mut self, client: &ClientId, reason: &str, minute: i64, n: u64) {
+        let reasons = match self.0.get_mut(client) {
+            Some(reasons) => reasons,
+            None => self.0.entry(client.clone()).or_default(),
+        };
+        let minutes = match reasons.get_mut(reason) {
+            Some(minutes) => minutes,
+            None => reasons.entry(reason.into()).or_default(),
+        };
+        let count = minutes.entry(minute).or_default();
+        *count = count.saturating_add(n);
+    }
+
+    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+        if self.0.is_empty() {
+            return None;
+        }
+        let mut out = Vec::new();
+        put_uv(&mut out, self.0.len() as u64);
+        for (client, reasons) in &self.0 {
+            put_str(&mut out, client.as_str());
+            put_uv(&mut out, reasons.len() as u64);
+            for (reason, minutes) in reasons {
+                put_str(&mut out, reason);
+                put_uv(&mut out, minutes.len() as u64);
+                let mut last = 0;
+                for (minute, count) in minutes {
+                    put_iv(&mut out, minute - std::mem::replace(&mut last, *minute));
+                    put_uv(&mut out, *count);
+                }
+            }
+        }
+        Some(out)
+    }
+
+    pub(super) fn decode(raw: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = Reader::new(raw);
+        let mut clients = BTreeMap::new();
+        for _ in 0..reader.count(COUNTERS_BYTES_MIN)? {
+            let client = read_client(&mut reader)?;
+            let mut reasons = BTreeMap::new();
+            for _ in 0..reader.count(REASON_BYTES_MIN)? {
+                let reason = reader.str(NAME_BYTES_MAX)?;
+                let mut minutes = BTreeMap::new();
+                for _ in 0..reader.count(COUNTER_BYTES_MIN)? {
+                    let minute = read_minute(&mut reader, &minutes)?;
+                    insert_ascending(&mut minutes, minute, reader.uv()?)?;
+                }
+                insert_ascending(&mut reasons, reason.into(), minutes)?;
+            }
+            insert_ascending(&mut clients, client, reasons)?;
+        }
+        reader.finish()?;
+        Ok(CountersBlock(clients))
+    }
+}
+
+fn encode_section(section: &Section, out: &mut Vec<u8>) {
+    let dictionary = dictionary(section);
+    let index = |text: &str| {
+        dictionary.binary_search(&text).expect("the dictionary was made of all texts of this section") as u64
+    };
+    put_uv(out, dictionary.len() as u64);
+    for text in &dictionary {
+        put_str(out, text);
+    }
+    put_uv(out, section.len() as u64);
+    for (name, cube) in section {
+        put_uv(out, index(name));
+        put_uv(out, cube.dimensions.len() as u64);
+        for dimension in &cube.dimensions {
+            put_uv(out, index(dimension));
+        }
+        put_uv(out, cube.buckets.len() as u64);
+        let mut last = 0;
+        for (minute, cells) in &cube.buckets {
+            put_iv(out, minute - std::mem::replace(&mut last, *minute));
+            put_uv(out, cells.len() as u64);
+            for (values, cell) in cells {
+                for value in values {
+                    put_uv(out, value.as_ref().map_or(0, |value| index(value) + 1));
+                }
+                cell.encode(out, |out, name| put_uv(out, index(name)));
+            }
+        }
+    }
+}
+
+/// All texts of a section, ascending, each once.
+fn dictionary(section: &Section) -> Vec<&str> {
+    let mut texts = BTreeSet::new();
+    for (name, cube) in section {
+        texts.insert(&**name);
+        texts.extend(cube.dimensions.iter().map(|dimension| &**dimension));
+        for (values, cell) in cube.buckets.values().flatten() {
+            texts.extend(values.iter().flatten().map(|value| &**value));
+            texts.extend(cell.measures.keys().map(|name| &**name));
+        }
+    }
+    texts.into_iter().collect()
+}
+
+fn decode_section(reader: &mut Reader<'_>) -> Result<Section, DecodeError> {
+    let mut dictionary: Vec<&str> = Vec::new();
+    for _ in 0..reader.count(1)? {
+        let text = reader.str(VALUE_BYTES_MAX)?;
+        if dictionary.last().is_some_and(|last| *last >= text) {
+            return Err(DecodeError::Malformed("dictionary not ascending"));
+        }
+        dictionary.push(text);
+    }
+    let mut section = Section::new();
+    for _ in 0..reader.count(CUBE_BYTES_MIN)? {
+        let name = read_name(reader, &dictionary)?;
+        let dimensions = reader.count(1)?;
+        if dimensions > CUBE_DIMENSIONS_MAX {
+            return Err(DecodeError::Malformed("too many dimensions"));
+        }
+        let mut cube = CubeCells::default();
+        for _ in 0..dimensions {
+            cube.dimensions.push(read_name(reader, &dictionary)?.into());
+        }
+        for _ in 0..reader.count(BUCKET_BYTES_MIN)? {
+            let minute = read_minute(reader, &cube.buckets)?;
+            let mut cells = BTreeMap::new();
+            let mut last = None;
+            for _ in 0..reader.count(CELL_BYTES_MIN)? {
+                // Ordered by the tuple of indexes, as the dictionary is by text.
+                let mut tuple = [0; CUBE_DIMENSIONS_MAX];
+                let mut values = Values::with_capacity(dimensions);
+                for at in &mut tuple[..dimensions] {
+                    *at = reader.uv()?;
+                    values.push(match *at {
+                        0 => None,
+                        n => Some(lookup(&dictionary, n - 1)?.into()),
+                    });
+                }
+                if last.replace(tuple).is_some_and(|last| last >= tuple) {
+                    return Err(DecodeError::Malformed("cells not ascending"));
+                }
+                cells.insert(values, Cell::decode(reader, |reader| read_name(reader, &dictionary))?);
+            }
+            insert_ascending(&mut cube.buckets, minute, cells)?;
+        }
+        insert_ascending(&mut section, name.into(), cube)?;
+    }
+    Ok(section)
+}
+
+fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, DecodeError> {
+    ClientId::new(reader.str(CLIENT_BYTES_MAX)?).map_err(|_| DecodeError::Malformed("client id"))
+}
+
+fn read_name<'a>(reader: &mut Reader<'_>, dictionary: &[&'a str]) -> Result<&'a str, DecodeError> {
+    let name = lookup(dictionary, reader.uv()?)?;
+    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
+        return Err(DecodeError::Malformed("name"));
+    }
+    Ok(name)
+}
+
+fn lookup<'a>(dictionary: &[&'a str], index: u64) -> Result<&'a str, DecodeError> {
+    let index = usize::try_from(index).unwrap_or(usize::MAX);
+    dictionary.get(index).copied().ok_or(DecodeError::Malformed("index beyond the dictionary"))
+}
+
+/// The first minute as it is, each other as its distance from the one before.
+fn read_minute<V>(reader: &mut Reader<'_>, before: &BTreeMap<i64, V>) -> Result<i64, DecodeError> {
+    let last = before.last_key_value().map_or(0, |(minute, _)| *minute);
+    reader
+        .iv()?
+        .checked_add(last)
+        .filter(|minute| minute.abs() <= MINUTE_MAX)
+        .ok_or(DecodeError::Malformed("minute out of range"))
+}
+
+fn insert_ascending<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), DecodeError> {
+    if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
+        return Err(DecodeError::Malformed("keys not ascending"));
+    }
+    map.insert(key, value);
+    Ok(())
+}
