@@ -154,7 +154,7 @@ mod tests {
             |name: &str, backfill| place(&map, &client, &Route { epoch: 1, name: name.into() }, backfill).unwrap();
         // Golden: a change here sends retries of one event to two shards.
         assert_eq!(place("", false).shard, "us/pool/1");
-        assert_eq!(place("tab-1", true).shard, "eu/backfill/shop");
+        assert_eq!(place("tab-1", true).shard, "us/backfill/shop");
         let in_eu = (0..1000).filter(|i| place(&format!("r{i}"), false).region == "eu").count();
         assert!((400..600).contains(&in_eu), "{in_eu}");
         let other = Route { epoch: 2, name: String::new() };
