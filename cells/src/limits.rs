@@ -27,6 +27,8 @@ pub const USERS_COUPONS_MAX: usize = 384;
 pub const DIGEST_VALUES_MAX: usize = 32;
 /// Bytes of a t-digest's image.
 pub const DIGEST_IMAGE_BYTES_MAX: usize = 16_384;
+/// Values of a t-digest: as far as an f64 counts one by one.
+pub const DIGEST_WEIGHT_MAX: u64 = 1 << 53;
 /// Largest magnitude of a measure's value, in millionths.
 pub const MEASURE_MICROS_MAX: i64 = i64::MAX;
 /// Bytes of one frame.
