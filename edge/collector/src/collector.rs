@@ -1,0 +1,498 @@
+//! The collector: log rows in, frames out.
+
+use std::borrow::Cow;
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::hash::Hasher;
+
+use catchment_cells::cell::micros;
+use catchment_cells::credential::Identity;
+use catchment_cells::cube;
+use catchment_cells::frame::{
+    CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
+};
+use catchment_cells::key::Values;
+use catchment_cells::secret::FrameKey;
+use catchment_cells::users::Coupon;
+use catchment_cells::{Cell, ClientId, Secret};
+use serde::Serialize;
+use siphasher::sip::SipHasher24;
+use thiserror::Error;
+
+use crate::event::{Event, Rejection};
+use crate::ids::Ids;
+use crate::limits::{
+    CUT_BYTES, CUT_CELLS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX, KEYS_MAX, LATE_MS,
+    LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS,
+};
+use crate::reason::Reason;
+use crate::request::Request;
+use crate::rows::{IdsRow, LogRow, Meta};
+
+const MINUTE_MS: i64 = 60_000;
+const DAY_MS: i64 = 86_400_000;
+
+/// One shard's state between its cuts.
+#[derive(Debug)]
+pub struct Collector {
+    secret: Secret,
+    frame_key: FrameKey,
+    meta: Meta,
+    keys: HashMap<ClientId, Keys>,
+    ids: Ids,
+    /// Number and last receipt of each row of ids, oldest first.
+    ids_rows: VecDeque<(u64, i64)>,
+    /// The row that the next cut may add to.
+    ids_last: Option<IdsRow>,
+    open: Open,
+}
+
+/// What came since the last cut.
+#[derive(Debug, Default)]
+struct Open {
+    cells: CellsBlock,
+    counters: CountersBlock,
+    /// Names of measures, by client.
+    names: BTreeMap<ClientId, BTreeSet<Box<str>>>,
+    ids: Vec<u64>,
+    cell_count: usize,
+    rows: u64,
+    body_bytes: usize,
+    first_received_at: Option<i64>,
+    last_received_at: i64,
+}
+
+/// The hash keys of a client.
+#[derive(Debug, Clone, Copy)]
+struct Keys {
+    identity: [u8; 16],
+    event_id: [u8; 16],
+}
+
+/// What became of one request's events.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Outcome {
+    /// Counted now.
+    pub accepted: u64,
+    /// Counted before.
+    pub duplicates: u64,
+    /// Not counted.
+    pub rejected: Vec<Rejected>,
+}
+
+/// An event that is not counted.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Rejected {
+    /// Its place in the body, from 0.
+    pub index: usize,
+    /// Its id, if it has one.
+    pub event_id: Option<String>,
+    /// Why.
+    pub reason: &'static str,
+}
+
+/// What a cut changes in storage, in one transaction; only then may the frames be sent.
+#[derive(Debug)]
+pub struct Cut {
+    /// Frames with their numbers.
+    pub frames: Vec<(u64, Vec<u8>)>,
+    /// The row of ids to write.
+    pub ids: Option<IdsRow>,
+    /// The shard's new state.
+    pub meta: Meta,
+}
+
+/// The shard remembers as many events as it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+#[error("the shard remembers as many events as it may")]
+pub struct ShardFull;
+
+impl Collector {
+    /// Takes up a shard's state. Hand in its rows of ids and its log since `meta.folded_through` next.
+    pub fn new(secret: Secret, meta: Meta) -> Self {
+        Collector {
+            frame_key: secret.frame_key(&meta.producer),
+            secret,
+            meta,
+            keys: HashMap::new(),
+            ids: Ids::default(),
+            ids_rows: VecDeque::new(),
+            ids_last: None,
+            open: Open::default(),
+        }
+    }
+
+    /// Takes up a row of ids; the rows come in their order.
+    pub fn restore_ids(&mut self, row: IdsRow) {
+        for &id in &row.ids {
+            self.ids.insert(id);
+        }
+        self.ids_rows.push_back((row.n, row.last_received_at));
+        self.ids_last = Some(row);
+    }
+
+    /// The shard's state as of the last cut.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// Whether requests of so many events may be taken.
+    pub fn room_for(&self, events: usize) -> Result<(), ShardFull> {
+        let rows_full = self.meta.ids_next - self.meta.ids_first + 1 >= IDS_ROWS_MAX;
+        if rows_full || self.ids.is_full_for(events) { Err(ShardFull) } else { Ok(()) }
+    }
+
+    /// Counts a request that was refused as a whole.
+    pub fn count_refused(&mut self, client: &ClientId, now: i64) {
+        self.open.counters.add(client, Reason::RequestRefused.as_str(), now.div_euclid(MINUTE_MS), 1);
+        self.open.first_received_at.get_or_insert(now);
+    }
+
+    /// Applies a row of the log: the same rows after the same state always give the same.
+    pub fn apply(&mut self, row: &LogRow) -> Vec<Outcome> {
+        let now = row.received_at;
+        self.open.first_received_at.get_or_insert(now);
+        self.open.last_received_at = now;
+        self.open.rows += 1;
+        row.requests.iter().map(|request| self.apply_request(request, now)).collect()
+    }
+
+    /// When the first event since the last cut came, in ms; `None` if there is nothing to cut.
+    pub fn waits_since(&self) -> Option<i64> {
+        self.open.first_received_at
+    }
+
+    /// Whether a cut is due for the size of what waits.
+    pub fn is_cut_due(&self) -> bool {
+        self.open.rows >= CUT_ROWS || self.open.body_bytes >= CUT_BYTES || self.open.cell_count >= CUT_CELLS
+    }
+
+    /// The number of a row of ids whose events would by now be too late: read it, and [`forget`](Self::forget) it.
+    /// A backfill, which lets any time in, forgets nothing.
+    pub fn expired_ids(&self, now: i64, backfill: bool) -> Option<u64> {
+        let &(n, last_received_at) = self.ids_rows.front()?;
+        // The row that is still added to stays.
+        let done = self.ids_last.as_ref().is_some_and(|last| last.n != n);
+        (!backfill && done && now - last_received_at > IDS_KEPT_MS).then_some(n)
+    }
+
+    /// Forgets the oldest row of ids.
+    pub fn forget(&mut self, row: &IdsRow) {
+        self.ids.remove_all(&row.ids);
+        self.ids_rows.pop_front();
+        self.meta.ids_first = row.n + 1;
+    }
+
+    /// Makes frames of all that came since the last cut, which are the log's rows before `log_next`. `None` if nothing came.
+    pub fn cut(&mut self, now: i64, log_next: u64, acked: u64) -> Option<Cut> {
+        let first_received_at = self.open.first_received_at?;
+        let open = std::mem::take(&mut self.open);
+        let mut frames = Vec::new();
+        self.seal_split(open.cells, open.counters, now, first_received_at, &mut frames);
+        let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
+        self.meta.folded_through = log_next;
+        self.meta.acked = acked.max(self.meta.base);
+        Some(Cut { frames, ids, meta: self.meta.clone() })
+    }
+
+    /// Begins a new producer with the frame after number `base`. `parked` frames were kept aside.
+    pub fn restart_producer(&mut self, producer: Producer, base: u64, parked: u64) {
+        self.frame_key = self.secret.frame_key(&producer);
+        self.meta.producer = producer;
+        self.meta.base = base;
+        self.meta.acked = base;
+        self.meta.chain = CHAIN_START;
+        self.meta.parked += parked;
+    }
+
+    /// Gives the frame of this number, of an earlier producer, to the present one. They come in their order.
+    pub fn readopt(&mut self, number: u64, frame: &[u8]) -> Result<Vec<u8>, FrameError> {
+        let seq = number - self.meta.base;
+        let sealed = reseal(frame, &self.meta.producer, seq, self.meta.chain, &self.frame_key)?;
+        self.meta.chain = sealed.chain;
+        Ok(sealed.bytes)
+    }
+
+    fn seal_split(
+        &mut self,
+        cells: CellsBlock,
+        counters: CountersBlock,
+        now: i64,
+        first_received_at: i64,
+        frames: &mut Vec<(u64, Vec<u8>)>,
+    ) {
+        if cells.0.is_empty() && counters.0.is_empty() {
+            return;
+        }
+        let draft = FrameDraft {
+            producer: self.meta.producer.clone(),
+            home: self.meta.home.clone(),
+            seq: self.meta.next_frame - self.meta.base,
+            prev: self.meta.chain,
+            cut_at: now,
+            first_received_at,
+            cells,
+            counters,
+        };
+        match seal(&draft, &self.frame_key) {
+            Ok(Sealed { bytes, chain }) => {
+                frames.push((self.meta.next_frame, bytes));
+                self.meta.next_frame += 1;
+                self.meta.chain = chain;
+            }
+            Err(TooLarge) => {
+                let FrameDraft { cells, counters, .. } = draft;
+                let [one, other] = halves(cells);
+                // One cell alone fits a frame (an assertion of the limits), so this ends.
+                self.seal_split(one, CountersBlock::default(), now, first_received_at, frames);
+                self.seal_split(other, CountersBlock::default(), now, first_received_at, frames);
+                self.seal_split(CellsBlock::default(), counters, now, first_received_at, frames);
+            }
+        }
+    }
+
+    /// The last row with the new ids, or a new row.
+    fn next_ids_row(&mut self, ids: Vec<u64>, first_received_at: i64, last_received_at: i64) -> Option<IdsRow> {
+        if ids.is_empty() {
+            return None;
+        }
+        let last = self
+            .ids_last
+            .take()
+            .filter(|last| last.ids.len() < IDS_ROW_FULL && last_received_at - last.first_received_at < IDS_ROW_MS);
+        let mut row = last.unwrap_or_else(|| {
+            let n = self.meta.ids_next;
+            self.meta.ids_next += 1;
+            self.ids_rows.push_back((n, last_received_at));
+            IdsRow { n, first_received_at, last_received_at, ids: Vec::new() }
+        });
+        row.ids.extend(ids);
+        row.ids.sort_unstable();
+        row.last_received_at = last_received_at;
+        if let Some(entry) = self.ids_rows.back_mut() {
+            entry.1 = last_received_at;
+        }
+        self.ids_last = Some(row.clone());
+        Some(row)
+    }
+
+    fn keys_of(&mut self, client: &ClientId) -> Keys {
+        if let Some(keys) = self.keys.get(client) {
+            return *keys;
+        }
+        if self.keys.len() >= KEYS_MAX {
+            self.keys.clear();
+        }
+        let keys = Keys { identity: self.secret.identity_key(client), event_id: self.secret.event_id_key(client) };
+        self.keys.insert(client.clone(), keys);
+        keys
+    }
+
+    fn apply_request(&mut self, request: &Request, now: i64) -> Outcome {
+        let client = &request.claims.client;
+        let keys = self.keys_of(client);
+        let minute_received = now.div_euclid(MINUTE_MS);
+        self.open.body_bytes += request.body_bytes();
+        let mut outcome = Outcome::default();
+        let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
+        for (index, json) in request.events().enumerate() {
+            match self.apply_event(request, keys, json, now, &mut counts) {
+                Ok(Reason::Duplicate) => {
+                    outcome.duplicates += 1;
+                    *counts.entry(Reason::Duplicate).or_default() += 1;
+                }
+                Ok(_) => {
+                    outcome.accepted += 1;
+                    *counts.entry(Reason::Accepted).or_default() += 1;
+                }
+                Err((event_id, reason)) => {
+                    outcome.rejected.push(Rejected { index, event_id, reason: reason.as_str() });
+                    *counts.entry(reason).or_default() += 1;
+                }
+            }
+        }
+        for (reason, n) in counts {
+            self.open.counters.add(client, reason.as_str(), minute_received, n);
+        }
+        outcome
+    }
+
+    /// Counts one event: accepted, or a duplicate.
+    fn apply_event(
+        &mut self,
+        request: &Request,
+        keys: Keys,
+        json: &str,
+        now: i64,
+        counts: &mut BTreeMap<Reason, u64>,
+    ) -> Result<Reason, Rejection> {
+        let event = Event::read(json)?;
+        let claims = &request.claims;
+        let reject = |reason| Err((Some(event.event_id.to_string()), reason));
+        let foreign = event.client_id.as_ref().is_some_and(|client| client != claims.client.as_str());
+        if foreign && !claims.ignore_foreign_client {
+            return reject(Reason::ClientMismatch);
+        }
+        let mut at = event.timestamp_ms;
+        if let Some(skew) = request.sent_at().map(|sent_at| now - sent_at)
+            && !claims.backfill
+            && skew.abs() > SKEW_MS
+        {
+            at += skew;
+        }
+        let id = hash(keys.event_id, &[event.event_id.as_bytes()]);
+        if self.ids.contains(id) {
+            return Ok(Reason::Duplicate);
+        }
+        if at - now > FUTURE_MS {
+            return reject(Reason::Future);
+        }
+        if !claims.backfill && now - at > LATENESS_MS {
+            return reject(Reason::TooLate);
+        }
+        let minute = at.div_euclid(MINUTE_MS);
+        if !claims.backfill && now >= (minute + 1) * MINUTE_MS + LATE_MS {
+            *counts.entry(Reason::Late).or_default() += 1;
+        }
+        self.ids.insert(id);
+        self.open.ids.push(id);
+        let user = identity(&event, request, keys.identity, at);
+        self.open.add(request, &event, minute, Coupon::of(user), counts);
+        Ok(Reason::Accepted)
+    }
+}
+
+impl Open {
+    /// Adds an event to the cells of its cubes.
+    fn add(
+        &mut self,
+        request: &Request,
+        event: &Event<'_>,
+        minute: i64,
+        user: Coupon,
+        counts: &mut BTreeMap<Reason, u64>,
+    ) {
+        let client = &request.claims.client;
+        let mut count = |reason, n| *counts.entry(reason).or_default() += n;
+        if event.measures_left > 0 {
+            count(Reason::MeasuresOverLimit, event.measures_left);
+        }
+        let names = self.names.entry(client.clone()).or_default();
+        let mut measures = Vec::with_capacity(event.measures.len());
+        for (name, number) in &event.measures {
+            let Some(micros) = micros(*number) else {
+                count(Reason::MeasureOutOfRange, 1);
+                continue;
+            };
+            if !names.contains(&**name) {
+                if names.len() >= MEASURE_NAMES_MAX {
+                    count(Reason::MeasuresOverLimit, 1);
+                    continue;
+                }
+                names.insert(name.as_ref().into());
+            }
+            measures.push((&**name, micros));
+        }
+        let section = self.cells.0.entry(client.clone()).or_default();
+        for cube in cube::DEFAULT {
+            let values: Values = cube.dimensions.iter().map(|name| dimension(event, request, name)).collect();
+            if !values.is_empty() && values.iter().all(Option::is_none) {
+                continue;
+            }
+            let cells = match section.get_mut(cube.name) {
+                Some(cells) => cells,
+                None => {
+                    let cells = section.entry(cube.name.into()).or_default();
+                    cells.dimensions = cube.dimensions.iter().map(|&name| name.into()).collect();
+                    cells
+                }
+            };
+            let bucket = cells.buckets.entry(minute).or_default();
+            let cell = bucket.entry(values).or_insert_with(|| {
+                self.cell_count += 1;
+                Cell::default()
+            });
+            cell.count += 1;
+            cell.users.insert(user);
+            for &(name, micros) in &measures {
+                cell.record(name, micros, cube.digest);
+            }
+        }
+    }
+}
+
+/// The value of a dimension; what the sender says goes before what its address and agent tell.
+fn dimension(event: &Event<'_>, request: &Request, name: &str) -> Option<Box<str>> {
+    let told = !request.claims.backfill;
+    let field = match name {
+        "event_type" => return Some((&*event.event_type).into()),
+        "page" => &event.page,
+        "referrer" => &event.referrer,
+        "utm_source" => &event.utm_source,
+        "utm_campaign" => &event.utm_campaign,
+        "plan" => &event.plan,
+        "category" => &event.category,
+        "product" => &event.product,
+        "country" => match &event.country {
+            None if told => return request.visitor.country.and_then(|code| str::from_utf8(&code).ok().map(Box::from)),
+            country => country,
+        },
+        "device" => match &event.device {
+            None if told => return request.visitor.device.map(|device| device.as_str().into()),
+            device => device,
+        },
+        _ => return None,
+    };
+    field.as_ref().map(|value| (&**value).into())
+}
+
+/// Whom the event's user is counted as: a keyed hash, so that nobody can choose registers.
+fn identity(event: &Event<'_>, request: &Request, key: [u8; 16], at: i64) -> u64 {
+    let mode = request.claims.identity;
+    let given = |id: &Option<Cow<'_, str>>, tag: &[u8]| id.as_ref().map(|id| hash(key, &[tag, id.as_bytes()]));
+    let user = if mode == Identity::User { given(&event.user, b"u") } else { None };
+    let device = || {
+        if mode == Identity::Daily {
+            return None;
+        }
+        given(&event.device_id, b"d").or_else(|| given(&event.session, b"s"))
+    };
+    user.or_else(device).unwrap_or_else(|| {
+        let day = at.div_euclid(DAY_MS);
+        hash(key, &[b"v", &request.visitor.hash.to_le_bytes(), &day.to_le_bytes()])
+    })
+}
+
+fn hash(key: [u8; 16], parts: &[&[u8]]) -> u64 {
+    let mut hasher = SipHasher24::new_with_key(&key);
+    for part in parts {
+        hasher.write(part);
+    }
+    hasher.finish()
+}
+
+/// Two blocks with half of the cells each.
+fn halves(cells: CellsBlock) -> [CellsBlock; 2] {
+    let of_section = |section: &BTreeMap<_, catchment_cells::frame::CubeCells>| -> usize {
+        section.values().flat_map(|cube| cube.buckets.values()).map(BTreeMap::len).sum()
+    };
+    let half = cells.0.values().map(of_section).sum::<usize>() / 2;
+    let mut halves = [CellsBlock::default(), CellsBlock::default()];
+    let mut i = 0;
+    for (client, section) in cells.0 {
+        for (name, cube) in section {
+            for (minute, bucket) in cube.buckets {
+                for (values, cell) in bucket {
+                    let into = &mut halves[usize::from(i >= half)];
+                    let into = into.0.entry(client.clone()).or_default().entry(name.clone()).or_default();
+                    into.dimensions.clone_from(&cube.dimensions);
+                    into.buckets.entry(minute).or_default().insert(values, cell);
+                    i += 1;
+                }
+            }
+        }
+    }
+    halves
+}
+
+#[cfg(test)]
+mod tests;

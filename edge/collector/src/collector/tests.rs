@@ -1,0 +1,313 @@
+use catchment_cells::frame::{CellsBlock, open};
+use proptest::prelude::*;
+
+use super::*;
+use crate::request::{Claims, Visitor};
+
+const NOW: i64 = 1_800_000_000_000;
+const MINUTE: i64 = NOW / MINUTE_MS;
+
+fn secret() -> Secret {
+    Secret::new(&[5; 32]).unwrap()
+}
+
+fn collector() -> Collector {
+    let producer = Producer::new(7, "eu/pool/0").unwrap();
+    Collector::new(secret(), Meta::new(producer, "eu"))
+}
+
+fn claims(backfill: bool) -> Claims {
+    Claims { client: ClientId::new("shop").unwrap(), identity: Identity::User, backfill, ignore_foreign_client: true }
+}
+
+fn row(claims: Claims, received_at: i64, body: &str) -> LogRow {
+    let request = Request::read(claims, Visitor::default(), body.as_bytes().to_vec()).unwrap();
+    LogRow { received_at, requests: vec![request] }
+}
+
+fn event(id: usize, at: i64) -> String {
+    format!(
+        r#"{{"event_id":"e{id}","event_type":"page_view","user_id":"u{}","timestamp":{at},"page":"/p{}"}}"#,
+        id % 7,
+        id % 3
+    )
+}
+
+/// All cells and counters of the frames, merged; checks that the frames are a chain.
+fn merged(frames: &[(u64, Vec<u8>)]) -> (CellsBlock, CountersBlock) {
+    let mut cells = CellsBlock::default();
+    let mut counters = CountersBlock::default();
+    let mut prev = CHAIN_START;
+    for (i, (number, bytes)) in frames.iter().enumerate() {
+        let producer = catchment_cells::frame::peek(bytes).unwrap().producer;
+        let opened = open(bytes, &secret().frame_key(&producer)).unwrap();
+        assert_eq!((opened.header().seq, opened.header().prev), (*number, prev), "frame {i}");
+        prev = opened.chain();
+        for (client, section) in opened.cells().unwrap().0 {
+            for (name, cube) in section {
+                let into = cells.0.entry(client.clone()).or_default().entry(name).or_default();
+                into.dimensions = cube.dimensions;
+                for (minute, bucket) in cube.buckets {
+                    for (values, cell) in bucket {
+                        into.buckets.entry(minute).or_default().entry(values).or_default().merge(&cell);
+                    }
+                }
+            }
+        }
+        for (client, reasons) in opened.counters().unwrap().0 {
+            for (reason, minutes) in reasons {
+                for (minute, n) in minutes {
+                    counters.add(&client, &reason, minute, n);
+                }
+            }
+        }
+    }
+    (cells, counters)
+}
+
+fn counter(counters: &CountersBlock, reason: &str) -> u64 {
+    let client = ClientId::new("shop").unwrap();
+    counters.0.get(&client).and_then(|reasons| reasons.get(reason)).map_or(0, |minutes| minutes.values().sum())
+}
+
+#[test]
+fn the_three_fixtures_are_counted() {
+    let fixtures = [
+        r#"{"eventId":"abc123","clientId":"client456","pageId":"page789","timestamp":"2023-10-01T12:00:00Z","eventType":"page_view","metadata":{"userId":"user101","sessionId":"session202","duration":120}}"#,
+        r#"{"event_id":"evt_123","event_type":"page_view","user_id":"user_456","timestamp":"2024-01-01T00:00:00Z","properties":{"page":"/home","duration":30}}"#,
+        r#"{"event_id":"uuid","user_id":"user123","session_id":"session456","event_type":"page_view","timestamp":"2024-02-12T10:30:00Z","page":"/products/laptop","category":"electronics","device":"mobile"}"#,
+    ];
+    let mut collector = collector();
+    for fixture in fixtures {
+        let outcome = collector.apply(&row(claims(true), NOW, fixture)).remove(0);
+        assert_eq!(outcome, Outcome { accepted: 1, ..Outcome::default() }, "{fixture}");
+    }
+    let cut = collector.cut(NOW, 3, 0).unwrap();
+    let (cells, _) = merged(&cut.frames);
+    let section = &cells.0[&ClientId::new("shop").unwrap()];
+    let value = |cube: &str, minute: i64, values: &[&str]| {
+        let values: Values = values.iter().map(|&value| Some(value.into())).collect();
+        section[cube].buckets[&minute][&values].clone()
+    };
+    let minute = |text: &str| crate::event::parse_time(text).unwrap() / MINUTE_MS;
+    let first = value("page", minute("2023-10-01T12:00:00Z"), &["page789"]);
+    assert_eq!((first.count, first.measures["duration"].sum), (1, 120_000_000));
+    assert_eq!(value("page", minute("2024-01-01T00:00:00Z"), &["/home"]).measures["duration"].sum, 30_000_000);
+    assert_eq!(value("category", minute("2024-02-12T10:30:00Z"), &["electronics"]).count, 1);
+    assert_eq!(value("device", minute("2024-02-12T10:30:00Z"), &["mobile"]).users.estimate().value, 1.0);
+    assert_eq!(section["total"].buckets.len(), 3);
+    assert!(!section.contains_key("plan"));
+}
+
+#[test]
+fn what_is_wrong_is_rejected_with_its_reason_and_disturbs_nothing_else() {
+    let long_id = "x".repeat(10_000);
+    let live = |text: &str| row(Claims { ignore_foreign_client: false, ..claims(false) }, NOW, text);
+    let with = |fields: &str| {
+        format!(
+            r#"{{"event_id":"a","event_type":"t","timestamp":{NOW}{}{fields}}}"#,
+            if fields.is_empty() { "" } else { "," }
+        )
+    };
+    for (event, expected) in [
+        (with(""), None),
+        (with(r#""client_id":"shop","user_id":5"#), None),
+        (with(r#""properties":null,"metadata":[[[[]]]]"#), None),
+        (with(r#""client_id":"other""#), Some("client_mismatch")),
+        (with(r#""page":{"url":"/"}"#), Some("wrong_type")),
+        (with(&format!(r#""page":"{long_id}""#)), Some("field_too_long")),
+        (with(r#""properties":{"n":1e400}"#), Some("malformed")),
+        (with(r#""event_id":null"#), Some("missing_event_id")),
+        (with(r#""event_id":7"#), Some("wrong_type")),
+        (with(&format!(r#""event_id":"{long_id}""#)), Some("event_id_too_long")),
+        (with(r#""event_type":"""#), Some("missing_event_type")),
+        (with(r#""timestamp":null"#), Some("missing_timestamp")),
+        (with(r#""timestamp":"yesterday""#), Some("invalid_timestamp")),
+        (with(r#""timestamp":1e300"#), Some("invalid_timestamp")),
+        (with(r#""timestamp":true"#), Some("wrong_type")),
+        (with(r#""timestamp":"2019-01-01T00:00:00Z""#), Some("too_late")),
+        (with(r#""timestamp":"2120-01-01T00:00:00Z""#), Some("future")),
+        (with(r#""timestamp":-8640000000000000"#), Some("invalid_timestamp")),
+        ("5".into(), Some("malformed")),
+        ("null".into(), Some("malformed")),
+        (format!("{}1{}", "[".repeat(5000), "]".repeat(5000)), Some("malformed")),
+        (with(&format!(r#""x":{}1{}"#, r#"{"a":"#.repeat(5000), "}".repeat(5000))), None),
+    ] {
+        let mut collector = collector();
+        let body = format!(r#"[{event},{{"event_id":"ok","event_type":"t","timestamp":{NOW}}}]"#);
+        let outcome = collector.apply(&live(&body)).remove(0);
+        let shown = &event[..event.len().min(200)];
+        assert_eq!(outcome.rejected.first().map(|rejected| rejected.reason), expected, "{shown}");
+        assert_eq!(outcome.accepted, if expected.is_some() { 1 } else { 2 }, "{shown}");
+        if let Some(reason) = expected {
+            let (_, counters) = merged(&collector.cut(NOW, 1, 0).unwrap().frames);
+            assert_eq!(counter(&counters, reason), 1, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn clocks_are_corrected_and_late_events_are_counted_as_late() {
+    let mut collector = collector();
+    let hour = 3_600_000;
+    // A clock that is an hour slow, and says so.
+    let sent_at = jiff::Timestamp::from_millisecond(NOW - hour).unwrap();
+    let body = format!(r#"{{"sent_at":"{sent_at}","events":[{}]}}"#, event(1, NOW - hour));
+    collector.apply(&row(claims(false), NOW, &body));
+    collector.apply(&row(claims(false), NOW, &event(2, NOW - 10 * MINUTE_MS)));
+    let (cells, counters) = merged(&collector.cut(NOW, 2, 0).unwrap().frames);
+    let section = &cells.0[&ClientId::new("shop").unwrap()];
+    assert_eq!(section["total"].buckets.keys().copied().collect::<Vec<_>>(), [MINUTE - 10, MINUTE]);
+    assert_eq!((counter(&counters, "late"), counter(&counters, "accepted")), (1, 2));
+}
+
+#[test]
+fn measures_are_bounded_by_event_and_by_client() {
+    let mut collector = collector();
+    let many: Vec<String> = (0..9).map(|i| format!(r#""m{i}":{i}"#)).collect();
+    for i in 0..20 {
+        let names: Vec<String> = (0..8).map(|j| format!(r#""n{i}_{j}":1"#)).collect();
+        let body =
+            format!(r#"{{"event_id":"{i}","event_type":"t","timestamp":{NOW},"properties":{{{}}}}}"#, names.join(","));
+        collector.apply(&row(claims(false), NOW, &body));
+    }
+    let body = format!(
+        r#"{{"event_id":"many","event_type":"t","timestamp":{NOW},"properties":{{{},"big":1e300}}}}"#,
+        many.join(",")
+    );
+    collector.apply(&row(claims(false), NOW, &body));
+    let (cells, counters) = merged(&collector.cut(NOW, 21, 0).unwrap().frames);
+    let total = &cells.0[&ClientId::new("shop").unwrap()]["total"].buckets[&MINUTE][&vec![]];
+    assert_eq!((total.count, total.measures.len()), (21, MEASURE_NAMES_MAX));
+    assert_eq!(counter(&counters, "measures_over_limit"), (20 * 8 - 60) + 2 + 7);
+    assert_eq!(counter(&counters, "measure_out_of_range"), 1);
+}
+
+#[test]
+fn a_cut_too_large_for_one_frame_becomes_several() {
+    let mut collector = collector();
+    // Bytes that don't deflate: each page another hash.
+    let mut expected = 0;
+    for i in 0..30 {
+        let events: Vec<String> = (0..1000)
+            .map(|j| {
+                let page: String = (0..6u64)
+                    .map(|k| format!("{:016x}", hash([k as u8; 16], &[&[i as u8], &(j as u64).to_le_bytes()])))
+                    .collect();
+                format!(r#"{{"event_id":"{i}-{j}","event_type":"t","timestamp":{NOW},"page":"{page}"}}"#)
+            })
+            .collect();
+        expected += collector.apply(&row(claims(false), NOW, &format!("[{}]", events.join(",")))).remove(0).accepted;
+    }
+    assert!(collector.is_cut_due());
+    let cut = collector.cut(NOW, 30, 0).unwrap();
+    assert!(cut.frames.len() > 1);
+    assert_eq!(cut.meta.next_frame, cut.frames.len() as u64 + 1);
+    let (cells, _) = merged(&cut.frames);
+    let section = &cells.0[&ClientId::new("shop").unwrap()];
+    assert_eq!(section["total"].buckets[&MINUTE][&vec![]].count, expected);
+    assert_eq!(section["page"].buckets[&MINUTE].len() as u64, expected);
+}
+
+#[test]
+fn ids_expire_with_the_lateness_but_not_for_a_backfill() {
+    let mut collector = collector();
+    let day = DAY_MS + 2 * 3_600_000;
+    collector.apply(&row(claims(false), NOW, &event(1, NOW)));
+    let first = collector.cut(NOW, 1, 0).unwrap().ids.unwrap();
+    collector.apply(&row(claims(false), NOW + day, &event(2, NOW + day)));
+    let second = collector.cut(NOW + day, 2, 0).unwrap().ids.unwrap();
+    assert_eq!((first.n, second.n), (0, 1));
+    assert_eq!(collector.expired_ids(NOW + IDS_KEPT_MS, false), None);
+    assert_eq!(collector.expired_ids(NOW + day, true), None);
+    assert_eq!(collector.expired_ids(NOW + day, false), Some(0));
+    collector.forget(&first);
+    assert_eq!(collector.expired_ids(NOW + day, false), None);
+    let again = collector.apply(&row(claims(false), NOW + day, &event(1, NOW))).remove(0);
+    assert_eq!(again.rejected[0].reason, "too_late");
+}
+
+#[test]
+fn frames_after_a_parked_one_go_on_under_a_new_producer() {
+    let mut collector = collector();
+    let mut frames = Vec::new();
+    for i in 0..3 {
+        collector.apply(&row(claims(false), NOW, &event(i, NOW)));
+        frames.extend(collector.cut(NOW, i as u64 + 1, 0).unwrap().frames);
+    }
+    collector.restart_producer(Producer::new(8, "eu/pool/0").unwrap(), 1, 1);
+    let adopted: Vec<_> = frames[1..].iter().map(|(n, bytes)| (n - 1, collector.readopt(*n, bytes).unwrap())).collect();
+    let (cells, _) = merged(&adopted);
+    assert_eq!(cells.0[&ClientId::new("shop").unwrap()]["total"].buckets[&MINUTE][&vec![]].count, 2);
+    collector.apply(&row(claims(false), NOW, &event(9, NOW)));
+    let next = collector.cut(NOW, 4, 1).unwrap();
+    let header = catchment_cells::frame::peek(&next.frames[0].1).unwrap();
+    assert_eq!((header.seq, header.producer.nonce(), next.frames[0].0, next.meta.parked), (3, 8, 4, 1));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever the batches, their order, the repetitions, the cuts and the restarts: the same cells.
+    #[test]
+    fn each_event_is_counted_once(
+        order in Just((0..60usize).collect::<Vec<_>>()).prop_shuffle(),
+        repeated in prop::collection::vec(0..60usize, 0..40),
+        batch in 1..9usize,
+        steps in prop::collection::vec(0..4u8, 80),
+    ) {
+        let mut reference = collector();
+        let all: Vec<String> = (0..60).map(|id| event(id, NOW - (id as i64 % 5) * MINUTE_MS)).collect();
+        reference.apply(&row(claims(false), NOW, &format!("[{}]", all.join(","))));
+        let (expected, _) = merged(&reference.cut(NOW, 1, 0).unwrap().frames);
+
+        let ids: Vec<usize> = order.into_iter().chain(repeated).collect();
+        let mut stored = (collector().meta().clone(), BTreeMap::new(), Vec::new());
+        let mut log: Vec<Vec<u8>> = Vec::new();
+        let mut shard = collector();
+        let mut accepted = 0;
+        for (batch, step) in ids.chunks(batch).zip(steps.into_iter().cycle()) {
+            let lines: Vec<&str> = batch.iter().map(|&id| &*all[id]).collect();
+            let row = row(claims(false), NOW, &lines.join("\n"));
+            log.push(row.encode());
+            accepted += shard.apply(&row).remove(0).accepted;
+            if step == 1 {
+                let cut = shard.cut(NOW, log.len() as u64, 0).unwrap();
+                stored.0 = Meta::decode(&cut.meta.encode()).unwrap();
+                stored.1.extend(cut.ids.map(|row| (row.n, row.encode())));
+                stored.2.extend(cut.frames);
+            } else if step == 2 {
+                // Dies, and is rebuilt from what is stored.
+                shard = Collector::new(secret(), stored.0.clone());
+                for (&n, bytes) in &stored.1 {
+                    shard.restore_ids(IdsRow::decode(n, bytes).unwrap());
+                }
+                for bytes in &log[stored.0.folded_through as usize..] {
+                    shard.apply(&LogRow::decode(bytes).unwrap());
+                }
+            }
+        }
+        stored.2.extend(shard.cut(NOW, log.len() as u64, 0).map(|cut| cut.frames).unwrap_or_default());
+        prop_assert_eq!(accepted, 60);
+        let (cells, counters) = merged(&stored.2);
+        prop_assert_eq!(cells, expected);
+        prop_assert_eq!(counter(&counters, "accepted"), 60);
+        prop_assert_eq!(counter(&counters, "duplicate"), ids.len() as u64 - 60);
+    }
+
+    #[test]
+    fn any_bytes_are_a_row_or_refused(bytes in prop::collection::vec(any::<u8>(), 0..200)) {
+        let _ = LogRow::decode(&bytes);
+        let _ = Meta::decode(&bytes);
+        let _ = IdsRow::decode(0, &bytes);
+    }
+
+    #[test]
+    fn any_json_is_counted_or_rejected(body in r#"\[(\{("(event_id|timestamp|page|properties)":("a"|1|1e999|null|\[\]|\{"x":-0.1\}),?){0,5}\},?){0,3}\]"#) {
+        if let Ok(request) = Request::read(claims(true), Visitor::default(), body.into_bytes()) {
+            let n = request.len();
+            let outcome = collector().apply(&LogRow { received_at: NOW, requests: vec![request] }).remove(0);
+            prop_assert_eq!(outcome.accepted as usize + outcome.duplicates as usize + outcome.rejected.len(), n);
+        }
+    }
+}

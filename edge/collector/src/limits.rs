@@ -1,0 +1,58 @@
+//! The bounds of one shard.
+
+use catchment_cells::limits::{
+    DIGEST_IMAGE_BYTES_MAX, FRAME_BYTES_MAX, NAME_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX,
+};
+
+/// How long after its time an event is let in, in ms, but for a backfill.
+pub const LATENESS_MS: i64 = 24 * 3_600_000;
+/// How far ahead of us a timestamp may be, in ms: clocks differ.
+pub const FUTURE_MS: i64 = 120_000;
+/// An event received so long after its minute's end, in ms, is counted as late.
+pub const LATE_MS: i64 = 120_000;
+/// A sender's clock that is off by more, in ms, is corrected; less may be the way here.
+pub const SKEW_MS: i64 = 30_000;
+/// How long after the last of its row was received an id is kept, in ms: until none with its timestamp is let in, and
+/// an hour more for clocks that were corrected differently.
+pub const IDS_KEPT_MS: i64 = LATENESS_MS + FUTURE_MS + 3_600_000;
+
+/// Ids of events that a shard remembers. A table of so many is 38 MB, 57 while it grows, of an isolate's 128.
+pub const IDS_MAX: usize = 3_500_000;
+/// Ids of a row to which the next cut adds no more.
+pub const IDS_ROW_FULL: usize = 2_000;
+/// How long a row of ids is added to, in ms.
+pub const IDS_ROW_MS: i64 = 3_600_000;
+/// Rows in the ring of ids.
+pub const IDS_ROWS_MAX: u64 = 8_192;
+
+/// Rows in the ring of the log.
+pub const LOG_ROWS_MAX: u64 = 1_024;
+/// Rows since the last cut at which the next one is due.
+pub const CUT_ROWS: u64 = 256;
+/// Bytes of bodies since the last cut at which the next one is due.
+pub const CUT_BYTES: usize = 1_000_000;
+/// Cells since the last cut at which the next one is due.
+pub const CUT_CELLS: usize = 20_000;
+/// Bytes of bodies in one log row.
+pub const LOG_ROW_BYTES: usize = 1_000_000;
+
+/// Frames in the ring of the outbox.
+pub const OUTBOX_FRAMES_MAX: u64 = 256;
+/// Frames kept aside because their home refused them.
+pub const PARKED_MAX: u64 = 64;
+
+/// Names of measures of one client in one cut.
+pub const MEASURE_NAMES_MAX: usize = 60;
+/// Clients whose derived keys are kept at hand.
+pub const KEYS_MAX: usize = 1_024;
+
+const _: () = assert!(IDS_MAX < (1 << 22) / 8 * 7, "a table of 2^22 slots holds them");
+const _: () = assert!(LOG_ROW_BYTES + REQUEST_BYTES_MAX <= 2_000_000, "a log row fits a row of the platform");
+const _: () = assert!(FRAME_BYTES_MAX <= 2_000_000, "a frame fits a row of the platform");
+// An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
+const _: () = assert!((IDS_ROW_FULL + 2 * (CUT_BYTES + LOG_ROW_BYTES) / 40) * 8 <= 2_000_000, "a row of ids fits, too");
+const _: () = assert!(CUT_ROWS < LOG_ROWS_MAX && REQUEST_EVENTS_MAX < IDS_MAX);
+const _: () = assert!(
+    MEASURE_NAMES_MAX * (DIGEST_IMAGE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16_384 <= FRAME_BYTES_MAX,
+    "a frame takes any one cell"
+);

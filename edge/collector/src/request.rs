@@ -1,0 +1,352 @@
+//! One `POST /v1/events`, as the shard gets it: whom it is from, and where in its body the events stand.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use catchment_cells::ClientId;
+use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
+use catchment_cells::credential::{Identity, WriteKey};
+use catchment_cells::limits::{CLIENT_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use thiserror::Error;
+
+use crate::event::parse_time;
+
+/// What a write key lets its requests do: the part of it that re-applying needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Claims {
+    /// Whose events.
+    pub client: ClientId,
+    /// Whom uniques count.
+    pub identity: Identity,
+    /// Any past time is let in.
+    pub backfill: bool,
+    /// A body's foreign client id is passed over.
+    pub ignore_foreign_client: bool,
+}
+
+/// A class of devices. The numbers are stored: final.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Device {
+    /// A browser on neither of the others.
+    Desktop = 1,
+    /// A telephone.
+    Mobile = 2,
+    /// A tablet.
+    Tablet = 3,
+}
+
+/// What is known of a request's sender besides its body.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Visitor {
+    /// Keyed hash of address and agent. Address and agent themselves are kept nowhere.
+    pub hash: u64,
+    /// The country of the address, where the platform tells.
+    pub country: Option<[u8; 2]>,
+    /// The class of the device, where the agent tells.
+    pub device: Option<Device>,
+}
+
+/// A request whose body is well-formed as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// What its key says.
+    pub claims: Claims,
+    /// Who sent it.
+    pub visitor: Visitor,
+    body: String,
+    sent_at: Option<i64>,
+    events: Vec<Range<usize>>,
+}
+
+/// Why a request is refused as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum RequestError {
+    /// The body is too long.
+    #[error("the body has more than {REQUEST_BYTES_MAX} bytes")]
+    TooLarge,
+    /// There are too many events.
+    #[error("the body has more than {REQUEST_EVENTS_MAX} events")]
+    TooManyEvents,
+    /// The body is no UTF-8.
+    #[error("the body is not UTF-8")]
+    NotUtf8,
+    /// The body is no JSON of a shape that is taken.
+    #[error("the body is neither an event, an array of events, an envelope with `events`, nor NDJSON")]
+    Malformed,
+}
+
+impl RequestError {
+    /// The name that answers carry.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            RequestError::TooLarge => "too_large",
+            RequestError::TooManyEvents => "too_many_events",
+            RequestError::NotUtf8 => "not_utf8",
+            RequestError::Malformed => "malformed",
+        }
+    }
+}
+
+impl From<&WriteKey> for Claims {
+    fn from(key: &WriteKey) -> Self {
+        Claims {
+            client: key.client.clone(),
+            identity: key.identity,
+            backfill: key.backfill,
+            ignore_foreign_client: key.ignore_foreign_client,
+        }
+    }
+}
+
+impl Claims {
+    const BACKFILL: u8 = 4;
+    const IGNORE_FOREIGN_CLIENT: u8 = 8;
+
+    fn flags(&self) -> u8 {
+        let identity = match self.identity {
+            Identity::Daily => 0,
+            Identity::Device => 1,
+            Identity::User => 2,
+        };
+        identity
+            | if self.backfill { Self::BACKFILL } else { 0 }
+            | if self.ignore_foreign_client { Self::IGNORE_FOREIGN_CLIENT } else { 0 }
+    }
+
+    fn of(client: &str, flags: u8) -> Result<Self, DecodeError> {
+        let identity = match flags & 3 {
+            0 => Identity::Daily,
+            1 => Identity::Device,
+            2 => Identity::User,
+            _ => return Err(DecodeError::Malformed("identity")),
+        };
+        Ok(Claims {
+            client: ClientId::new(client).map_err(|_| DecodeError::Malformed("client id"))?,
+            identity,
+            backfill: flags & Self::BACKFILL != 0,
+            ignore_foreign_client: flags & Self::IGNORE_FOREIGN_CLIENT != 0,
+        })
+    }
+}
+
+impl Device {
+    /// The class of a browser's agent; `None` for what is no browser.
+    pub fn of_agent(agent: &str) -> Option<Self> {
+        if !agent.starts_with("Mozilla/") {
+            None
+        } else if agent.contains("iPad") || agent.contains("Tablet") {
+            Some(Device::Tablet)
+        } else if agent.contains("Mobi") {
+            Some(Device::Mobile)
+        } else if agent.contains("Android") {
+            Some(Device::Tablet)
+        } else {
+            Some(Device::Desktop)
+        }
+    }
+
+    /// The dimension's value.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Device::Desktop => "desktop",
+            Device::Mobile => "mobile",
+            Device::Tablet => "tablet",
+        }
+    }
+}
+
+impl Visitor {
+    fn encode(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.hash.to_le_bytes());
+        out.extend_from_slice(&self.country.unwrap_or_default());
+        out.push(self.device.map_or(0, |device| device as u8));
+    }
+
+    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        Ok(Visitor {
+            hash: reader.u64()?,
+            country: Some(reader.array()?).filter(|country| *country != [0; 2]),
+            device: match reader.u8()? {
+                0 => None,
+                1 => Some(Device::Desktop),
+                2 => Some(Device::Mobile),
+                3 => Some(Device::Tablet),
+                _ => return Err(DecodeError::Malformed("device")),
+            },
+        })
+    }
+}
+
+impl Request {
+    /// Reads a body: an event, an array of events, an envelope or NDJSON, whatever its content type said.
+    pub fn read(claims: Claims, visitor: Visitor, body: Vec<u8>) -> Result<Self, RequestError> {
+        if body.len() > REQUEST_BYTES_MAX {
+            return Err(RequestError::TooLarge);
+        }
+        let body = String::from_utf8(body).map_err(|_| RequestError::NotUtf8)?;
+        let Shape { sent_at, events } = Shape::of(&body)?;
+        if events.len() > REQUEST_EVENTS_MAX {
+            return Err(RequestError::TooManyEvents);
+        }
+        // Slices of the body know where they stand in it.
+        let start = body.as_ptr() as usize;
+        let range = |event: &str| {
+            let at = event.as_ptr() as usize - start;
+            at..at + event.len()
+        };
+        let events = events.into_iter().map(range).collect();
+        Ok(Request { claims, visitor, body, sent_at, events })
+    }
+
+    /// The time by the sender's clock when it sent the request, in ms.
+    pub(crate) fn sent_at(&self) -> Option<i64> {
+        self.sent_at
+    }
+
+    /// The events' JSON.
+    pub(crate) fn events(&self) -> impl Iterator<Item = &str> {
+        self.events.iter().map(|range| &self.body[range.clone()])
+    }
+
+    /// Events in it.
+    pub fn len(&self) -> usize {
+        self.events.len()
+    }
+
+    /// Whether it has no events.
+    pub fn is_empty(&self) -> bool {
+        self.events.is_empty()
+    }
+
+    /// Bytes of its body.
+    pub fn body_bytes(&self) -> usize {
+        self.body.len()
+    }
+
+    /// Writes `str client ‖ u8 flags ‖ u64 visitor ‖ country[2] ‖ u8 device ‖ str body`.
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+        put_str(out, self.claims.client.as_str());
+        out.push(self.claims.flags());
+        self.visitor.encode(out);
+        put_uv(out, self.body.len() as u64);
+        out.extend_from_slice(self.body.as_bytes());
+    }
+
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+        let client = reader.str(CLIENT_BYTES_MAX)?;
+        let claims = Claims::of(client, reader.u8()?)?;
+        let visitor = Visitor::decode(reader)?;
+        let bytes = reader.count(1)?;
+        let body = reader.bytes(bytes)?.to_vec();
+        Request::read(claims, visitor, body).map_err(|_| DecodeError::Malformed("a request that was never taken"))
+    }
+}
+
+/// Where the events stand in a body.
+struct Shape<'a> {
+    sent_at: Option<i64>,
+    events: Vec<&'a str>,
+}
+
+#[derive(Deserialize)]
+struct Envelope<'a> {
+    #[serde(borrow, alias = "sentAt", default)]
+    sent_at: Option<Cow<'a, str>>,
+    #[serde(borrow)]
+    events: Vec<&'a RawValue>,
+}
+
+impl<'a> Shape<'a> {
+    fn of(body: &'a str) -> Result<Self, RequestError> {
+        let text = body.trim_start_matches('\u{feff}').trim();
+        if text.starts_with('[') {
+            let events: Vec<&RawValue> = serde_json::from_str(text).map_err(|_| RequestError::Malformed)?;
+            return Ok(Shape { sent_at: None, events: events.into_iter().map(RawValue::get).collect() });
+        }
+        if !text.starts_with('{') {
+            return Err(RequestError::Malformed);
+        }
+        let whole = serde_json::from_str::<&RawValue>(text);
+        if whole.is_err() {
+            return Self::of_lines(text);
+        }
+        match serde_json::from_str::<Envelope<'a>>(text) {
+            Ok(envelope) => Ok(Shape {
+                sent_at: envelope.sent_at.and_then(|time| parse_time(&time)),
+                events: envelope.events.into_iter().map(RawValue::get).collect(),
+            }),
+            Err(_) => Ok(Shape { sent_at: None, events: vec![text] }),
+        }
+    }
+
+    /// NDJSON: lines, of which the first is JSON. Another that isn't is its own event's mistake.
+    fn of_lines(text: &'a str) -> Result<Self, RequestError> {
+        let events: Vec<&str> = text.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+        match events[..] {
+            [first, _, ..] if serde_json::from_str::<&RawValue>(first).is_ok() => Ok(Shape { sent_at: None, events }),
+            _ => Err(RequestError::Malformed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn claims() -> Claims {
+        Claims {
+            client: ClientId::new("shop").unwrap(),
+            identity: Identity::User,
+            backfill: false,
+            ignore_foreign_client: true,
+        }
+    }
+
+    fn read(body: &[u8]) -> Result<Request, RequestError> {
+        Request::read(claims(), Visitor::default(), body.to_vec())
+    }
+
+    #[test]
+    fn every_shape_of_a_body_yields_its_events() {
+        for (body, expected) in [
+            (r#"{"a":1}"#, &[r#"{"a":1}"#][..]),
+            ("\u{feff} {\n \"a\": 1\n}\n", &["{\n \"a\": 1\n}"]),
+            ("[]", &[]),
+            (r#"[{"a":1}, {"b":2} ,3]"#, &[r#"{"a":1}"#, r#"{"b":2}"#, "3"]),
+            (r#"{"sent_at":"2024-01-01T00:00:00Z","events":[{"a":1}]}"#, &[r#"{"a":1}"#]),
+            (r#"{"sentAt":null,"events":[]}"#, &[]),
+            ("{\"a\":1}\n\n{\"b\":2}\r\n", &[r#"{"a":1}"#, r#"{"b":2}"#]),
+            ("{\"a\":1}\nnonsense", &[r#"{"a":1}"#, "nonsense"]),
+            (r#"{"events":5}"#, &[r#"{"events":5}"#]),
+        ] {
+            let request = read(body.as_bytes()).unwrap();
+            assert_eq!(request.events().collect::<Vec<_>>(), expected, "{body}");
+        }
+        let body = r#"{"sent_at":"2024-01-01T00:00:00.5Z","events":[]}"#;
+        assert_eq!(read(body.as_bytes()).unwrap().sent_at(), Some(1_704_067_200_500));
+    }
+
+    #[test]
+    fn other_bodies_are_refused() {
+        let deep = "[".repeat(200_000);
+        let many = format!("[{}1]", "1,".repeat(REQUEST_EVENTS_MAX));
+        let long = vec![b' '; REQUEST_BYTES_MAX + 1];
+        for (body, expected) in [
+            (&b""[..], RequestError::Malformed),
+            (b"null", RequestError::Malformed),
+            (b"\"text\"", RequestError::Malformed),
+            (b"{", RequestError::Malformed),
+            (b"[{\"a\":NaN}]", RequestError::Malformed),
+            (b"nonsense\n{}", RequestError::Malformed),
+            (b"{\"a\":\"\xff\"}", RequestError::NotUtf8),
+            (deep.as_bytes(), RequestError::Malformed),
+            (many.as_bytes(), RequestError::TooManyEvents),
+            (&long, RequestError::TooLarge),
+        ] {
+            assert_eq!(read(body).unwrap_err(), expected);
+        }
+    }
+}
