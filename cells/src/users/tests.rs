@@ -1,4 +1,8 @@
+use ::datasketches::hll::{HllSketch, HllType, HllUnion};
+use proptest::prelude::*;
+
 use super::*;
+use crate::random::Random;
 
 fn users(hashes: impl IntoIterator<Item = u64>) -> Users {
     let mut users = Users::default();
@@ -6,7 +10,210 @@ fn users(hashes: impl IntoIterator<Item = u64>) -> Users {
     users
 }
 
+fn encoded(users: &Users) -> Vec<u8> {
+    let mut out = Vec::new();
+    users.encode(&mut out);
+    out
+}
+
+fn decoded(bytes: &[u8]) -> Result<Users, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    let users = Users::decode(&mut reader)?;
+    reader.finish()?;
+    Ok(users)
+}
+
+/// Sizes on both sides of where a form ends, here and in DataSketches.
+fn size() -> impl Strategy<Value = u64> {
+    prop_oneof![0..12u64, 20..28u64, 300..330u64, 380..390u64, 390..3_000u64]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn a_user_has_the_coupon_of_datasketches(hash: u64) {
+        let mut sketch = HllSketch::new(12, HllType::Hll8).unwrap();
+        sketch.update(hash);
+        prop_assert_eq!(&sketch.serialize()[8..], Coupon::of(hash).bits().to_le_bytes());
+    }
+
+    #[test]
+    fn equal_sets_are_equal_in_any_order_and_grouping(
+        n in size(), start: u64, groups in prop::collection::vec(any::<u64>(), 1..6), twice in 0..40u64,
+    ) {
+        let hashes: Vec<u64> = (0..n).map(|i| start.wrapping_add(i)).collect();
+        let whole = users(hashes.iter().copied());
+        let mut parts = vec![Users::default(); groups.len()];
+        for (i, &hash) in hashes.iter().rev().enumerate() {
+            let mut random = Random(hash ^ groups[0]);
+            parts[random.next() as usize % groups.len()].insert(Coupon::of(hash));
+            if (i as u64) < twice {
+                parts[random.next() as usize % groups.len()].insert(Coupon::of(hash));
+            }
+        }
+        let mut order: Vec<usize> = (0..parts.len()).collect();
+        order.sort_by_key(|&i| groups[i]);
+        let mut merged = Users::default();
+        order.iter().for_each(|&i| merged.merge(&parts[i]));
+        prop_assert_eq!(&merged, &whole);
+        prop_assert_eq!(encoded(&merged), encoded(&whole));
+        prop_assert_eq!(merged.is_empty(), n == 0);
+        let again = merged.clone();
+        merged.merge(&again);
+        prop_assert_eq!(&merged, &whole);
+    }
+
+    #[test]
+    fn sets_round_trip(n in size(), start: u64) {
+        let set = users((0..n).map(|i| start.wrapping_add(i)));
+        prop_assert_eq!(decoded(&encoded(&set)), Ok(set.clone()));
+        prop_assert_eq!(Users::from_datasketches(&set.to_datasketches()), Ok(set));
+    }
+
+    #[test]
+    fn changed_bytes_are_refused_or_another_set(
+        n in size(), start: u64, changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4),
+        end: prop::sample::Index, other in size(),
+    ) {
+        let set = users((0..n).map(|i| start.wrapping_add(i)));
+        let changed = |mut bytes: Vec<u8>| {
+            for (at, byte) in &changes {
+                let at = at.index(bytes.len());
+                bytes[at] = *byte;
+            }
+            bytes
+        };
+        let usable = |set: &Users| {
+            let mut union = users(0..other);
+            union.merge(set);
+            let Estimate { value, lower, upper, .. } = union.estimate();
+            prop_assert!(lower <= value && value <= upper && upper.is_finite());
+            prop_assert_eq!(decoded(&encoded(&union)), Ok(union));
+            Ok(())
+        };
+        let bytes = changed(encoded(&set));
+        prop_assert!(decoded(&bytes[..end.index(bytes.len())]).is_err());
+        if let Ok(set) = decoded(&bytes) {
+            prop_assert_eq!(encoded(&set), bytes);
+            usable(&set)?;
+        }
+        let image = changed(set.to_datasketches());
+        prop_assert!(Users::from_datasketches(&image[..end.index(image.len())]).is_err());
+        if let Ok(set) = Users::from_datasketches(&image) {
+            usable(&set)?;
+        }
+    }
+
+    #[test]
+    fn sets_and_sketches_of_datasketches_are_the_same(n in size(), m in size(), start: u64) {
+        let hashes = |n| (0..n).map(|i| start.wrapping_add(i));
+        let mut sketch = HllSketch::new(12, HllType::Hll8).unwrap();
+        hashes(n).for_each(|hash| sketch.update(hash));
+        let set = users(hashes(n));
+        prop_assert_eq!(Users::from_datasketches(&sketch.serialize()), Ok(set.clone()));
+
+        let opened = HllSketch::deserialize(&set.to_datasketches()).unwrap();
+        prop_assert_eq!(opened.target_type(), HllType::Hll8);
+        let close = (opened.estimate() - n as f64).abs() <= 0.07 * n as f64;
+        prop_assert!(close, "{} of {}", opened.estimate(), n);
+        let mut union = HllUnion::new(12).unwrap();
+        union.update(&opened);
+        union.update(&HllSketch::deserialize(&users(hashes(m)).to_datasketches()).unwrap());
+        let union = Users::from_datasketches(&union.to_sketch(HllType::Hll8).serialize());
+        prop_assert_eq!(union, Ok(users(hashes(n.max(m)))));
+    }
+}
+
 #[test]
-fn few_are_exact() {
-    assert_eq!(users(0..3).estimate(), Estimate::exact(3.0));
+fn what_is_no_set_is_refused() {
+    let n_coupons = |n: u64| {
+        let mut bytes = vec![COUPONS];
+        put_uv(&mut bytes, n);
+        put_uv(&mut bytes, 1 << 26);
+        bytes.extend(vec![0; n as usize - 1]);
+        bytes
+    };
+    assert!(decoded(&n_coupons(384)).is_ok());
+    let value_0 = vec![COUPONS, 1, 5];
+    let beyond_u32 = vec![COUPONS, 1, 0xff, 0xff, 0xff, 0xff, 0x1f];
+    let no_user = [vec![REGISTER_IMAGE], vec![0; 3_072]].concat();
+    for bytes in [n_coupons(385), value_0, beyond_u32, no_user, vec![2], vec![]] {
+        assert!(decoded(&bytes).is_err(), "{bytes:?}");
+    }
+
+    let mut image = users(0..1_000).to_datasketches();
+    image[100] = 64;
+    assert!(Users::from_datasketches(&image).is_err(), "a register beyond 63");
+    let mut other_k = HllSketch::new(11, HllType::Hll8).unwrap();
+    let mut other_type = HllSketch::new(12, HllType::Hll4).unwrap();
+    for hash in 0..1_000u64 {
+        assert!(Users::from_datasketches(&other_k.serialize()).is_err());
+        assert!(Users::from_datasketches(&other_type.serialize()).is_err());
+        other_k.update(hash);
+        other_type.update(hash);
+    }
+}
+
+#[test]
+fn few_are_exact_with_room_for_one_shared_coupon() {
+    assert_eq!(Users::default().estimate(), Estimate::exact(0.0));
+    assert_eq!(users(0..63).estimate(), Estimate::exact(63.0));
+    assert_eq!(users(0..384).estimate(), Estimate { upper: 385.0, ..Estimate::exact(384.0) });
+    let more = users(0..385).estimate();
+    assert!(!more.exact && more.lower >= 385.0 && more.upper <= 385.0 * 1.05, "{more:?}");
+}
+
+#[test]
+fn the_most_that_registers_hold_is_a_number() {
+    let full = Registers::from_values(Box::new([63; REGISTERS])).unwrap();
+    let one = Registers::from_values(Box::new(std::array::from_fn(|i| u8::from(i == 0)))).unwrap();
+    assert_eq!(full.estimate().value, 2f64.powi(64));
+    assert_eq!((one.estimate().value, one.estimate().lower), (385.0, 385.0));
+}
+
+/// A union of four parts of `n` users in all, of whom a quarter is in two parts.
+fn union_of_parts(n: u64, random: &mut Random) -> Users {
+    let mut parts = [const { Users(Form::Coupons(Vec::new())) }; 4];
+    for _ in 0..n {
+        let hash = random.next();
+        let coupon = Coupon::of(hash);
+        parts[hash as usize % 4].insert(coupon);
+        if hash & 12 == 0 {
+            parts[(hash as usize + 1) % 4].insert(coupon);
+        }
+    }
+    let mut union = Users::default();
+    parts.iter().for_each(|part| union.merge(part));
+    union
+}
+
+/// 10,000 unions. Where the truth is missed with a probability of 5 %, so many are missed of n that 5 % and 2.33 standard errors
+/// of that share are exceeded once in a hundred times; the bounds are to do better than that at each size, and cover 95 % in all.
+#[test]
+fn bounds_cover_95_percent_of_unions() {
+    let mut random = Random(1);
+    let mut unions = 0;
+    let mut missed = 0;
+    for (n, trials) in [(384, 4_000), (1_000, 3_000), (10_000, 2_500), (1_000_000, 500)] {
+        let mut missed_here = 0;
+        for _ in 0..trials {
+            let estimate = union_of_parts(n, &mut random).estimate();
+            missed_here += u32::from(!(estimate.lower..=estimate.upper).contains(&(n as f64)));
+            assert!(estimate.upper - estimate.lower <= 0.07 * estimate.value, "{estimate:?} is too wide for {n}");
+            assert_eq!(estimate.exact, n == 384);
+        }
+        let share = 1.0 - crate::estimate::CONFIDENCE;
+        let trials_f = f64::from(trials);
+        let allowed = share * trials_f + 2.33 * (share * (1.0 - share) * trials_f).sqrt();
+        println!("{n} users: {missed_here} of {trials} unions missed");
+        assert!(f64::from(missed_here) <= allowed, "{missed_here} of {trials} unions of {n} users missed");
+        unions += trials;
+        missed += missed_here;
+    }
+    assert_eq!(unions, 10_000);
+    assert!(
+        f64::from(missed) <= (1.0 - crate::estimate::CONFIDENCE) * f64::from(unions),
+        "{missed} of {unions} missed"
+    );
 }
