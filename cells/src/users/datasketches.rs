@@ -109,14 +109,12 @@ fn read_coupons(reader: &mut Reader<'_>, n: usize, lg_room: u8, flags: u8) -> Re
     if n > USERS_COUPONS_MAX.min(room) {
         return Err(DecodeError::Malformed("too many coupons"));
     }
-    let slots = match flags & (COMPACT | EMPTY) {
-        0 => room,
-        _ => n,
-    };
+    let compact = flags & COMPACT != 0;
+    let slots = if compact { n } else { room };
     let mut coupons = Vec::with_capacity(n);
     for slot in reader.bytes(slots * size_of::<u32>())?.as_chunks::<4>().0 {
         match u32::from_le_bytes(*slot) {
-            0 if flags & COMPACT == 0 => {}
+            0 if !compact => {}
             bits => coupons.push(Coupon::from_bits(bits).ok_or(DecodeError::Malformed("coupon"))?),
         }
     }
