@@ -1,2 +1,50 @@
-//! TODO
-fn main() {}
+//! The project's commands: `cargo xtask demo` and `cargo xtask test`. Nothing but std, so that it builds in seconds.
+
+mod builds;
+mod checks;
+mod steps;
+mod tools;
+
+use std::env;
+use std::process::{Command, ExitCode};
+
+use steps::{Step, root};
+
+const USAGE: &str =
+    "usage: cargo xtask demo [--once] [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
+       cargo xtask test [--fast]";
+
+fn main() -> ExitCode {
+    let mut args = env::args().skip(1);
+    let command = args.next();
+    let args: Vec<String> = args.collect();
+    let outcome = match command.as_deref() {
+        Some("demo") => demo(&args),
+        Some("test") => checks::run(&args),
+        _ => Err(USAGE.into()),
+    };
+    outcome.unwrap_or_else(|message| {
+        eprintln!("{message}");
+        ExitCode::from(2)
+    })
+}
+
+/// Sets up, builds, and hands over to the harness' `demo`; its exit code is ours.
+fn demo(args: &[String]) -> Result<ExitCode, String> {
+    let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
+    if help {
+        println!("{USAGE}");
+        return Ok(ExitCode::SUCCESS);
+    }
+    tools::compiler()?;
+    tools::wasm_target()?;
+    tools::workerd()?;
+    builds::programs()?;
+    builds::edge()?;
+    Step::say("run the demo");
+    let status = Command::new(root().join("target/debug/demo"))
+        .args(args)
+        .status()
+        .map_err(|error| format!("the demo can't be started: {error}"))?;
+    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}

@@ -1,1 +1,29 @@
-//! TODO
+//! Starts, drives and stops the real processes: workerd with the Worker, relays, aggregators.
+//!
+//! [`Cluster`] is a deployment on free loopback ports in a folder of its own; [`Proxy`] stands between two of its parts and
+//! withholds what passes; [`Trace`] is a file of events and [`Sender`] replays it; [`Exact`] counts the same events without
+//! any of the machinery, and [`Api`] asks the machinery. Nothing here replaces a part that can be run.
+
+mod api;
+mod certificates;
+mod cluster;
+mod event;
+mod exact;
+mod failure;
+pub mod paths;
+mod process;
+mod proxy;
+mod random;
+mod replay;
+mod trace;
+
+pub use api::{Answer, Api, Question, Row, Value};
+pub use cluster::{Builder, Cluster, Region};
+pub use event::Event;
+pub use exact::{Bucket, Exact};
+pub use failure::{Failure, Result};
+pub use process::Process;
+pub use proxy::{Fault, Proxy};
+pub use random::Random;
+pub use replay::{Outcome, Rejected, Sender};
+pub use trace::{Line, Trace};

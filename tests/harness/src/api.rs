@@ -1,0 +1,134 @@
+//! Questions to an aggregator.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Deserializer, de};
+
+use crate::{Failure, Result};
+
+/// Who is asked, with a client's read key. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Api {
+    http: reqwest::Client,
+    url: String,
+    key: String,
+}
+
+/// `GET /api/v1/metrics`.
+#[derive(Debug, Clone)]
+pub struct Question(Vec<(&'static str, String)>);
+
+/// What it answers.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Answer {
+    /// By time, then as the question orders groups.
+    pub results: Vec<Row>,
+    /// Where it came from.
+    pub meta: serde_json::Value,
+}
+
+/// One bucket, or one group of it.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Row {
+    /// The bucket's start.
+    #[serde(deserialize_with = "time")]
+    pub time: Timestamp,
+    /// The dimension's value.
+    pub group: Option<String>,
+    /// Metric → value; null where there is nothing to tell.
+    pub values: BTreeMap<String, Option<Value>>,
+}
+
+/// A value with its bounds.
+#[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
+pub struct Value {
+    /// The best guess.
+    pub value: f64,
+    /// No less, with the answer's confidence.
+    pub lower: f64,
+    /// No more.
+    pub upper: f64,
+    /// Whether it is no guess.
+    pub exact: bool,
+}
+
+impl Question {
+    /// Asks for metrics of the half-open span from `start_ms` to `end_ms`.
+    pub fn of(metrics: &[&str], start_ms: i64, end_ms: i64, granularity: &str) -> Question {
+        let time = |ms| Timestamp::from_millisecond(ms).map_or_else(|_| format!("{ms}"), |time| time.to_string());
+        let mut pairs: Vec<_> = metrics.iter().map(|metric| ("metric", metric.to_string())).collect();
+        pairs.extend([("start", time(start_ms)), ("end", time(end_ms)), ("granularity", granularity.into())]);
+        Question(pairs)
+    }
+
+    /// Adds a parameter.
+    pub fn with(mut self, name: &'static str, value: impl ToString) -> Question {
+        self.0.push((name, value.to_string()));
+        self
+    }
+}
+
+impl Row {
+    /// A metric's value.
+    pub fn get(&self, metric: &str) -> Option<Value> {
+        self.values.get(metric).copied().flatten()
+    }
+
+    /// A metric's value as a count; 0 where there is none.
+    pub fn count(&self, metric: &str) -> u64 {
+        self.get(metric).map_or(0, |value| value.value.round() as u64)
+    }
+}
+
+impl Api {
+    /// Will ask at an URL with a read key.
+    pub fn new(url: String, key: String) -> Api {
+        Api { http: reqwest::Client::new(), url, key }
+    }
+
+    /// Asks; an error says status and body.
+    pub async fn ask(&self, question: &Question) -> Result<Answer> {
+        let (status, body) = self.raw(question).await?;
+        if status != 200 {
+            return Err(Failure(format!("the aggregator answers {status}: {body}")));
+        }
+        serde_json::from_str(&body).map_err(Failure::at("reading an answer"))
+    }
+
+    /// Asks, and hands out status and body as they are.
+    pub async fn raw(&self, question: &Question) -> Result<(u16, String)> {
+        let url = format!("{}/api/v1/metrics?{}", self.url, query(&question.0));
+        let request = self.http.get(url).bearer_auth(&self.key).timeout(Duration::from_secs(30));
+        let answer = request.send().await.map_err(Failure::at("asking the aggregator"))?;
+        let status = answer.status().as_u16();
+        Ok((status, answer.text().await.map_err(Failure::at("asking the aggregator"))?))
+    }
+
+    /// Events in a span.
+    pub async fn events(&self, start_ms: i64, end_ms: i64) -> Result<u64> {
+        let answer = self.ask(&Question::of(&["events"], start_ms, end_ms, "all")).await?;
+        Ok(answer.results.first().map_or(0, |row| row.count("events")))
+    }
+
+    /// The URL and the key, for a person to try.
+    pub fn credentials(&self) -> (&str, &str) {
+        (&self.url, &self.key)
+    }
+}
+
+/// `a=b&c=d`, percent-encoded.
+fn query(pairs: &[(&str, String)]) -> String {
+    let encode = |text: &str| -> String {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
+        text.bytes()
+            .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+            .collect()
+    };
+    pairs.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&")
+}
+
+fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Timestamp, D::Error> {
+    String::deserialize(deserializer)?.parse().map_err(de::Error::custom)
+}

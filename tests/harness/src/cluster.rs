@@ -1,0 +1,359 @@
+//! A deployment: one edge, a relay and an aggregator per region, and a central aggregator if asked for.
+
+use std::fs;
+use std::net::{TcpListener, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use catchment_cells::credential::{ReadKey, WriteKey};
+use catchment_cells::{ClientId, Secret};
+use serde_json::json;
+
+use crate::process::{Process, Ready};
+use crate::random::entropy;
+use crate::{Api, Failure, Proxy, Random, Result, certificates, paths};
+
+const RELAY_TOKEN: &str = "relay-token-of-the-harness";
+const REGION_NAMES: [&str; 2] = ["eu", "us"];
+
+/// What a cluster is made of.
+#[derive(Debug, Clone, Default)]
+pub struct Builder {
+    regions: usize,
+    central: bool,
+    proxies: bool,
+    secret: Option<String>,
+}
+
+/// The running processes, in a folder of their own. Dropping it kills them and removes the folder; while panicking it shows
+/// their logs and keeps it.
+#[derive(Debug)]
+pub struct Cluster {
+    /// workerd with the Worker.
+    pub edge: Process,
+    /// By region: `eu`, then `us`.
+    pub regions: Vec<Region>,
+    /// The central aggregator.
+    pub central: Option<Process>,
+    /// Between senders and the edge, if the cluster has proxies.
+    pub before_edge: Option<Proxy>,
+    folder: Folder,
+    secret: Secret,
+    edge_url: String,
+    central_url: Option<String>,
+}
+
+/// One region.
+#[derive(Debug)]
+pub struct Region {
+    /// Its name.
+    pub name: &'static str,
+    /// Its relay.
+    pub relay: Process,
+    /// Its aggregator.
+    pub aggregator: Process,
+    /// Between the edge and the relay, if the cluster has proxies.
+    pub before_relay: Option<Proxy>,
+    /// The relay: `http://host:port`.
+    pub relay_url: String,
+    /// The aggregator: `http://host:port`.
+    pub aggregator_url: String,
+    /// The aggregator's link: `host:port`.
+    pub link_address: String,
+}
+
+impl Builder {
+    /// One region, or two.
+    pub fn regions(mut self, regions: usize) -> Self {
+        self.regions = regions;
+        self
+    }
+
+    /// Adds a central aggregator, which all regions forward to.
+    pub fn central(mut self, central: bool) -> Self {
+        self.central = central;
+        self
+    }
+
+    /// Puts a [`Proxy`] before the edge and before each relay.
+    pub fn proxies(mut self) -> Self {
+        self.proxies = true;
+        self
+    }
+
+    /// Fixes the secret, and with it every hash, where a figure is to be the same in each run.
+    pub fn secret(mut self, secret: &str) -> Self {
+        self.secret = Some(secret.into());
+        self
+    }
+
+    /// Makes certificates, keys and configurations, and starts everything.
+    pub async fn start(self) -> Result<Cluster> {
+        let folder = Folder::create()?;
+        let dir = &folder.0;
+        let text = self.secret.unwrap_or_else(|| entropy::<32>().iter().map(|byte| format!("{byte:02x}")).collect());
+        let secret = Secret::new(text.as_bytes()).map_err(Failure::at("the cluster's secret"))?;
+        write(&dir.join("secret"), &text)?;
+        certificates::write(dir)?;
+
+        let mut ports = Ports::new();
+        let central = if self.central { Some(Place::new(&mut ports)) } else { None };
+        let places = (0..self.regions.max(1)).map(|_| Place::new(&mut ports)).collect::<Vec<_>>();
+        let names = REGION_NAMES.get(..places.len()).ok_or_else(|| Failure("there are at most two regions".into()))?;
+        let homes: String =
+            names.iter().zip(&places).map(|(name, place)| format!("{name} = \"{}\"\n", place.link())).collect();
+
+        let mut regions = Vec::new();
+        for (&name, place) in names.iter().zip(&places) {
+            let relay_port = ports.next();
+            let relay_url = format!("http://127.0.0.1:{relay_port}");
+            let config = format!(
+                "listen = \"127.0.0.1:{relay_port}\"\ntoken = \"{RELAY_TOKEN}\"\n\n{}\n[homes]\n{homes}",
+                tls("relay")
+            );
+            let relay = native(dir, &format!("relay-{name}"), "catchment-relay", &config)?;
+            let before_relay =
+                if self.proxies { Some(Proxy::start(format!("127.0.0.1:{relay_port}")).await?) } else { None };
+            regions.push(Region {
+                name,
+                relay,
+                aggregator: place.aggregator(dir, name, central.as_ref())?,
+                before_relay,
+                relay_url,
+                aggregator_url: place.http(),
+                link_address: place.link(),
+            });
+        }
+
+        let edge_address = format!("127.0.0.1:{}", ports.next());
+        let storage = dir.join("edge");
+        fs::create_dir(&storage).map_err(Failure::at("making the edge's storage"))?;
+        let args = vec![
+            "serve".into(),
+            paths::edge_config()?.display().to_string(),
+            "-s".into(),
+            format!("http={edge_address}"),
+            "-d".into(),
+            format!("storage={}", storage.display()),
+        ];
+        let ready = Ready::Healthz(format!("http://{edge_address}/healthz"));
+        let mut edge = Process::new("edge", paths::workerd()?, args, ready, dir);
+        let placed: Vec<_> = regions
+            .iter()
+            .map(|region| {
+                let proxy = region.before_relay.as_ref().map(|proxy| format!("http://{}", proxy.address()));
+                json!({"name": region.name, "pools": 1, "relay": proxy.unwrap_or_else(|| region.relay_url.clone())})
+            })
+            .collect();
+        edge.env("CATCHMENT_SECRET", Some(&text));
+        edge.env("PLACEMENT", Some(&json!({"epoch": 1, "regions": placed}).to_string()));
+        edge.env("RELAY_TOKEN", Some(RELAY_TOKEN));
+        let before_edge = if self.proxies { Some(Proxy::start(edge_address.clone()).await?) } else { None };
+        let edge_url = format!("http://{}", before_edge.as_ref().map_or(edge_address.as_str(), Proxy::address));
+
+        let central_url = central.as_ref().map(Place::http);
+        let central = central.map(|place| place.aggregator(dir, "central", None)).transpose()?;
+        let mut cluster = Cluster { edge, regions, central, before_edge, folder, secret, edge_url, central_url };
+        cluster.start_all().await?;
+        Ok(cluster)
+    }
+}
+
+impl Cluster {
+    /// Starts to describe one.
+    pub fn builder() -> Builder {
+        Builder::default()
+    }
+
+    async fn start_all(&mut self) -> Result<()> {
+        if let Some(central) = &mut self.central {
+            central.start().await?;
+        }
+        for region in &mut self.regions {
+            region.aggregator.start().await?;
+            region.relay.start().await?;
+        }
+        self.edge.start().await
+    }
+
+    /// Where events go, through the proxy if there is one: `http://host:port`.
+    pub fn edge_url(&self) -> &str {
+        &self.edge_url
+    }
+
+    /// A write key's text.
+    pub fn write_key(&self, key: &WriteKey) -> String {
+        key.mint(&self.secret)
+    }
+
+    /// Asks where all figures are: the central aggregator, or the only region's.
+    pub fn api(&self, client: &ClientId) -> Api {
+        let url = self.central_url.as_ref().unwrap_or(&self.regions[0].aggregator_url);
+        self.api_at(url, client)
+    }
+
+    /// Asks a certain aggregator.
+    pub fn api_at(&self, url: &str, client: &ClientId) -> Api {
+        Api::new(url.into(), ReadKey { client: client.clone(), generation: 1 }.mint(&self.secret))
+    }
+
+    /// The deployment's secret: to make frames by hand.
+    pub fn secret(&self) -> &Secret {
+        &self.secret
+    }
+
+    /// What a shard shows to a relay.
+    pub fn relay_token(&self) -> &'static str {
+        RELAY_TOKEN
+    }
+
+    /// The folder with configurations, logs and data.
+    pub fn folder(&self) -> &Path {
+        &self.folder.0
+    }
+
+    /// Every process there is.
+    pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
+        let regions = self.regions.iter_mut().flat_map(|region| [&mut region.relay, &mut region.aggregator]);
+        std::iter::once(&mut self.edge).chain(regions).chain(&mut self.central)
+    }
+
+    /// A Prometheus counter of all relays, or all aggregators: the sum over its labels.
+    pub async fn counter(&self, name: &str) -> Result<f64> {
+        let mut sum = 0.0;
+        for region in &self.regions {
+            for url in [&region.relay_url, &region.aggregator_url] {
+                let metrics = async { reqwest::get(format!("{url}/metrics")).await?.text().await };
+                let metrics = metrics.await.map_err(Failure::at("reading metrics"))?;
+                sum += sum_of(&metrics, name);
+            }
+        }
+        Ok(sum)
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in self.processes() {
+                eprintln!("--- {}\n{}", process.name(), process.log_tail());
+            }
+            eprintln!("--- everything is in {}", self.folder.0.display());
+        }
+    }
+}
+
+/// Sums `name{…} value` and `name value` in Prometheus' text format.
+fn sum_of(metrics: &str, name: &str) -> f64 {
+    let of_name = |line: &&str| line.strip_prefix(name).is_some_and(|rest| rest.starts_with([' ', '{']));
+    let value = |line: &str| line.rsplit_once(' ').and_then(|(_, value)| value.parse::<f64>().ok());
+    metrics.lines().filter(of_name).filter_map(value).sum()
+}
+
+/// An aggregator's two addresses.
+struct Place {
+    http: u16,
+    link: u16,
+}
+
+impl Place {
+    fn new(ports: &mut Ports) -> Place {
+        Place { http: ports.next(), link: ports.next() }
+    }
+
+    fn http(&self) -> String {
+        format!("http://127.0.0.1:{}", self.http)
+    }
+
+    fn link(&self) -> String {
+        format!("127.0.0.1:{}", self.link)
+    }
+
+    fn aggregator(&self, dir: &Path, region: &str, upstream: Option<&Place>) -> Result<Process> {
+        let upstream =
+            upstream.map(|place| format!("\n[upstream]\naddress = \"{}\"\n", place.link())).unwrap_or_default();
+        let config = format!(
+            "region = \"{region}\"\ncentral = {}\ndata = \"data-{region}\"\nhttp = \"127.0.0.1:{}\"\nlink = \"{}\"\n\
+             secret_file = \"secret\"\n\n{}{upstream}",
+            region == "central",
+            self.http,
+            self.link(),
+            tls("aggregator"),
+        );
+        native(dir, &format!("aggregator-{region}"), "catchment-aggregator", &config)
+    }
+}
+
+fn tls(name: &str) -> String {
+    format!("[tls]\nca = \"ca.pem\"\ncert = \"{name}.pem\"\nkey = \"{name}.key\"\n")
+}
+
+/// A program of ours, run with a configuration file.
+fn native(dir: &Path, name: &str, program: &str, config: &str) -> Result<Process> {
+    let path = dir.join(format!("{name}.toml"));
+    write(&path, config)?;
+    let args = vec!["--config".into(), path.display().to_string()];
+    Ok(Process::new(name, paths::program(program)?, args, Ready::Line, dir))
+}
+
+fn write(path: &Path, text: &str) -> Result<()> {
+    fs::write(path, text).map_err(Failure::at(path.display()))
+}
+
+/// Free ports, which stay the same over restarts. Below those that the system hands out by itself, so that no
+/// connection takes one while its owner is down.
+struct Ports {
+    next: u16,
+}
+
+impl Ports {
+    fn new() -> Ports {
+        Ports { next: Random::new(u64::from_le_bytes(entropy())).between(10_000, 30_000) as u16 }
+    }
+
+    fn next(&mut self) -> u16 {
+        loop {
+            self.next = if self.next >= 32_000 { 10_000 } else { self.next + 1 };
+            let address = ("127.0.0.1", self.next);
+            if TcpListener::bind(address).is_ok() && UdpSocket::bind(address).is_ok() {
+                return self.next;
+            }
+        }
+    }
+}
+
+/// A folder that is removed when dropped, unless something went wrong.
+#[derive(Debug)]
+struct Folder(PathBuf);
+
+impl Folder {
+    fn create() -> Result<Folder> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let count = COUNT.fetch_add(1, Ordering::Relaxed);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        let path = std::env::temp_dir().join(format!("catchment-{}-{now}-{count}", std::process::id()));
+        fs::create_dir_all(&path).map_err(Failure::at("making a folder for the cluster"))?;
+        Ok(Folder(path))
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            fs::remove_dir_all(&self.0).ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn counters_are_summed_over_their_labels() {
+        let text =
+            "# TYPE a_total counter\na_total{home=\"eu\"} 3\na_total{home=\"us\"} 4\na_total_more 9\na_total 1\n";
+        assert_eq!(sum_of(text, "a_total"), 8.0);
+    }
+}

@@ -1,0 +1,34 @@
+//! What is built: the programs by one cargo command, then the Worker, in a profile of its own.
+
+use std::process::Command;
+
+use crate::steps::{Step, cargo, command, root};
+
+/// All that runs natively. The Worker is Wasm: chosen with the rest, it would change the features of what they share, and
+/// have all of it built twice.
+pub(crate) const NATIVE: [&str; 3] = ["--workspace", "--exclude", "catchment-edge-worker"];
+
+/// The programs, in `target/debug`.
+pub(crate) fn programs() -> Result<(), String> {
+    Step::begin("build relay, aggregator and harness").run(native("build", &["--bins"]))
+}
+
+/// The Worker, in `target/edge`.
+pub(crate) fn edge() -> Result<(), String> {
+    let worker = ["-p", "catchment-edge-worker", "--profile", "wasm", "--target", "wasm32-unknown-unknown"];
+    let mut build = cargo(&["build"]);
+    build.args(worker);
+    Step::begin("build the Worker").run(build)?;
+    let bundle = root().join("target/debug/catchment-edge-bundle");
+    let wasm = root().join("target/wasm32-unknown-unknown/wasm/catchment_edge_worker.wasm");
+    let mut bundle = command(&bundle.to_string_lossy(), &[]);
+    bundle.arg("--wasm").arg(wasm).arg("--out").arg(root().join("target/edge"));
+    Step::begin("bundle the Worker").run(bundle)
+}
+
+/// A cargo command over [`NATIVE`].
+pub(crate) fn native(subcommand: &str, args: &[&str]) -> Command {
+    let mut command = cargo(&[subcommand]);
+    command.args(NATIVE).args(args);
+    command
+}

@@ -1,0 +1,94 @@
+//! What a build needs beyond cargo: looked for, and fetched into `.tools` or by rustup where it is missing.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use crate::steps::{Step, command, missing, root, works};
+
+/// The version is pinned: the Worker's compatibility date may not be past what the binary knows.
+const WORKERD: &str = "1.20261117.1";
+const WORKERD_BINARY: &str = "node_modules/@cloudflare/workerd-linux-64/bin/workerd";
+const WASM_TARGET: &str = "wasm32-unknown-unknown";
+/// Other people's implementation of the sketches, to hold ours against.
+const DATASKETCHES: &str = "datasketches==5.2.0";
+
+/// A C compiler, which links everything.
+pub(crate) fn compiler() -> Result<(), String> {
+    let mut cc = command("cc", &["--version"]);
+    cc.stdout(Stdio::null()).status().map_err(|error| missing("cc", error))?;
+    Ok(())
+}
+
+/// The Worker's target.
+pub(crate) fn wasm_target() -> Result<(), String> {
+    let installed = command("rustc", &["--print", "target-libdir", "--target", WASM_TARGET])
+        .output()
+        .is_ok_and(|out| out.status.success() && Path::new(String::from_utf8_lossy(&out.stdout).trim()).exists());
+    if installed {
+        return Ok(());
+    }
+    Step::begin("add the wasm32 target").run(command("rustup", &["target", "add", WASM_TARGET]))
+}
+
+/// workerd, at `.tools/workerd`.
+pub(crate) fn workerd() -> Result<(), String> {
+    if cfg!(not(all(target_os = "linux", target_arch = "x86_64"))) {
+        return Err("the demo and the tests run on Linux on x86-64 only: the edge's runtime is fetched for it.".into());
+    }
+    let home = root().join(".tools").join(format!("workerd-{WORKERD}"));
+    if !home.join(WORKERD_BINARY).exists() {
+        let package = format!("workerd@{WORKERD}");
+        into_place(&home, |partial| {
+            let step = Step::begin("fetch workerd by npm");
+            let flags = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error", "--prefix"];
+            let mut npm = command("npm", &["install"]);
+            npm.args(flags).arg(partial).arg(&package);
+            step.run(npm)
+        })?;
+    }
+    if !works(command(&home.join(WORKERD_BINARY).to_string_lossy(), &["--version"])) {
+        return Err(format!("workerd doesn't run here; remove {} and try again.", home.display()));
+    }
+    let link = root().join(".tools/workerd");
+    let next = root().join(format!(".tools/workerd.{}", std::process::id()));
+    let io = |error| format!("{} can't be written: {error}.", link.display());
+    symlink(home.join(WORKERD_BINARY), &next).map_err(io)?;
+    fs::rename(&next, &link).map_err(io)
+}
+
+/// A Python that has `datasketches`, or `None` where there is no Python to give it to.
+pub(crate) fn python() -> Option<PathBuf> {
+    let home = root().join(".tools/python");
+    let python = home.join("bin/python");
+    let has = |python: &Path| works(command(&python.to_string_lossy(), &["-c", "import datasketches"]));
+    if has(&python) {
+        return Some(python);
+    }
+    if !works(command("python3", &["-c", "import venv, ensurepip"])) {
+        return None;
+    }
+    // Not moved into place: a venv knows its own path. `has` tells a half-finished one.
+    fs::remove_dir_all(&home).ok();
+    let step = Step::begin("fetch Python's datasketches by pip");
+    let mut venv = command("python3", &["-m", "venv"]);
+    venv.arg(&home);
+    let made = works(venv) && works(command(&home.join("bin/pip").to_string_lossy(), &["install", DATASKETCHES]));
+    step.end();
+    (made && has(&python)).then_some(python)
+}
+
+/// Fills a folder under another name first: an install that is cut off leaves nothing that looks whole.
+fn into_place(home: &Path, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
+    let partial = home.with_extension("partial");
+    let io = |error| format!("{} can't be written: {error}.", home.display());
+    for leftover in [&partial, home] {
+        if leftover.exists() {
+            fs::remove_dir_all(leftover).map_err(io)?;
+        }
+    }
+    fs::create_dir_all(&partial).map_err(io)?;
+    fill(&partial)?;
+    fs::rename(&partial, home).map_err(io)
+}
