@@ -17,7 +17,7 @@ const VERSION: u8 = 1;
 const PREFIX_BYTES: usize = 8;
 const MAC_BYTES: usize = 16;
 /// Beyond it, deflating costs more time than its bytes are worth: see docs/BENCHMARKS.md.
-const DEFLATE_LEVEL: u8 = 6;
+const DEFLATE_LEVEL: u8 = 3;
 
 /// The hash of a header, which holds the chain of the header before.
 pub type Chain = [u8; 16];
