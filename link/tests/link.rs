@@ -452,7 +452,7 @@ async fn a_server_that_never_answers_is_given_up() {
 fn bad_files_are_named() {
     let authority = Authority::new();
     let good = authority.issue("relay");
-    let absent = authority.folder().join("absent.pem");
+    let absent = authority.folder.join("absent.pem");
     let sentence = |tls: Tls| match (tls.client().err(), tls.server().err()) {
         (Some(client), Some(server)) => {
             assert_eq!(client.to_string(), server.to_string());

@@ -1,6 +1,6 @@
 //! A certificate authority for one test.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use catchment_link::Tls;
@@ -9,7 +9,7 @@ use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
 /// An authority, and the folder it writes PEM files to; the folder goes with it.
 pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
-    folder: PathBuf,
+    pub(crate) folder: PathBuf,
 }
 
 impl Authority {
@@ -23,10 +23,6 @@ impl Authority {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         std::fs::write(folder.join("ca.pem"), params.self_signed(&key).unwrap().pem()).unwrap();
         Authority { issuer: Issuer::new(params, key), folder }
-    }
-
-    pub(crate) fn folder(&self) -> &Path {
-        &self.folder
     }
 
     /// Writes a certificate with the DNS name `name`, and its key.

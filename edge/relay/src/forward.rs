@@ -1,0 +1,130 @@
+//! Passing frames on: each to its home, the acks back in the frames' order.
+
+use std::collections::BTreeMap;
+
+use bytes::{Bytes, BytesMut};
+use catchment_cells::ack::{Ack, Status};
+use catchment_cells::codec::Reader;
+use catchment_cells::frame::{self, FrameError, Producer};
+use catchment_cells::limits::FRAME_BYTES_MAX;
+use catchment_link::framing::{self, TooLong};
+use catchment_link::{Client, ClientTls, InvalidAddress};
+use thiserror::Error;
+use tokio::task::JoinSet;
+
+use crate::metrics;
+
+/// How long a shard shall wait when its aggregator can't be reached.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// The aggregators, by the name of their region.
+pub(crate) struct Homes(BTreeMap<String, Client>);
+
+/// A body that can't be answered frame by frame.
+#[derive(Debug, PartialEq, Eq, Error)]
+pub(crate) enum BadPost {
+    #[error("broken framing: {0}")]
+    TooLong(#[from] TooLong),
+    #[error("broken framing: the body ends within a frame")]
+    Truncated,
+    #[error("frame {0} of the body doesn't say whose it is")]
+    Nobodys(usize),
+}
+
+/// The frames of one home, and their places in the body.
+#[derive(Default)]
+struct Parcel {
+    places: Vec<usize>,
+    frames: Vec<Bytes>,
+}
+
+impl Homes {
+    pub(crate) fn new(addresses: BTreeMap<String, String>, tls: &ClientTls) -> Result<Self, InvalidAddress> {
+        let client = |(home, address)| Ok((home, Client::new(address, tls.clone())?));
+        Ok(Homes(addresses.into_iter().map(client).collect::<Result<_, _>>()?))
+    }
+
+    /// Sends the frames of a body on, and answers the body of their acks.
+    pub(crate) async fn forward(&self, body: Bytes) -> Result<Vec<u8>, BadPost> {
+        let frames = split(body)?;
+        let mut acks = Vec::with_capacity(frames.len());
+        let mut homes = Vec::with_capacity(frames.len());
+        let mut parcels: BTreeMap<&str, Parcel> = BTreeMap::new();
+        for (place, frame) in frames.into_iter().enumerate() {
+            let header = match frame::peek(&frame) {
+                Ok(header) => header,
+                Err(error) => {
+                    let (producer, seq) = sender_of(&frame).ok_or(BadPost::Nobodys(place))?;
+                    let unknown = matches!(error, FrameError::Version(_));
+                    let status = if unknown { Status::Version } else { Status::Malformed };
+                    acks.push(Ack::refusal(status, producer, seq, error.to_string()));
+                    homes.push(None);
+                    continue;
+                }
+            };
+            let home = self.0.get_key_value(&header.home).map(|(home, _)| home.as_str());
+            homes.push(home);
+            if let Some(home) = home {
+                let parcel = parcels.entry(home).or_default();
+                parcel.places.push(place);
+                parcel.frames.push(frame);
+                // Until its aggregator says otherwise.
+                let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, "");
+                ack.retry_after_ms = RETRY_AFTER_MS;
+                acks.push(ack);
+            } else {
+                let detail = format!("this relay knows no home {:?}", header.home);
+                acks.push(Ack::refusal(Status::WrongHome, header.producer, header.seq, detail));
+            }
+        }
+        self.send(parcels, &mut acks).await;
+        let mut answer = Vec::with_capacity(acks.len() * 128);
+        for (ack, home) in acks.iter().zip(homes) {
+            metrics::count_frame(home, ack.status);
+            framing::put(&mut answer, &ack.encode());
+        }
+        Ok(answer)
+    }
+
+    /// Sends to all homes at once: one that is out of reach doesn't hold up another.
+    async fn send(&self, parcels: BTreeMap<&str, Parcel>, acks: &mut [Ack]) {
+        let mut sending = JoinSet::new();
+        for (home, Parcel { places, frames }) in parcels {
+            let client = self.0[home].clone();
+            sending.spawn(async move { (places, client.send(frames).await) });
+        }
+        while let Some(sent) = sending.join_next().await {
+            // It is never aborted, and a panic in it leaves its frames "unreachable".
+            let Ok((places, answers)) = sent else { continue };
+            for (place, answer) in places.into_iter().zip(answers) {
+                match answer {
+                    Ok(ack) => acks[place] = ack,
+                    Err(error) => acks[place].detail = error.to_string(),
+                }
+            }
+        }
+    }
+}
+
+fn split(body: Bytes) -> Result<Vec<Bytes>, BadPost> {
+    let mut rest = BytesMut::from(body);
+    let mut frames = Vec::new();
+    while let Some(frame) = framing::take(&mut rest, FRAME_BYTES_MAX)? {
+        frames.push(frame);
+    }
+    if rest.is_empty() { Ok(frames) } else { Err(BadPost::Truncated) }
+}
+
+/// Whose frame it is, where the rest of it can't be read: the header begins with the producer in any version, so that
+/// a refusal finds its way back.
+fn sender_of(frame: &[u8]) -> Option<(Producer, u64)> {
+    let mut reader = Reader::new(frame);
+    if reader.array::<2>().ok()? != *b"CF" {
+        return None;
+    }
+    let _version_left_out_and_length: [u8; 6] = reader.array().ok()?;
+    let producer_bytes = reader.u8().ok()?;
+    let producer = Producer::decode(reader.bytes(producer_bytes.into()).ok()?).ok()?;
+    let seq = reader.str8().and_then(|_home| reader.u64()).unwrap_or(0);
+    Some((producer, seq))
+}
