@@ -211,10 +211,11 @@ fn image(digest: &TDigestMut) -> Vec<u8> {
 
 /// Bounds of the value at rank ⌈q·n⌉, in millionths.
 ///
-/// What values a centroid was made of is not known: they lie on both sides of its mean, are many or one repeated, and a few belong
-/// to its neighbours. So the rank is taken a centroid further both ways, and from there the next mean outwards. Of eleven
-/// distributions, tied and smooth, at nine ranks, in 1 to 1,440 parts, 99.7 to 100 % of the exact answers lay within; the bounds
-/// are some 2.4 % of the ranks away from the median and 1 % from the 95th percentile.
+/// What values a centroid was made of is not known: they lie on both sides of its mean. So the rank is taken half a centroid
+/// further both ways, and from there the next mean outwards. Near a value that is repeated so often that whole centroids are made of
+/// it, others have swallowed some of it too, and the rank is taken further. Of eleven distributions, tied and smooth, at nine ranks,
+/// in 1 to 1,440 parts, 99.7 to 100 % of the exact answers lay within; of smooth ones, the bounds are some 1.6 % of the ranks
+/// away from the median and 0.7 % from the 95th percentile.
 fn bounds(digest: &TDigestMut, q: f64) -> Option<(f64, f64)> {
     let image = image(digest);
     let mut centroids = Vec::new();
@@ -228,13 +229,20 @@ fn bounds(digest: &TDigestMut, q: f64) -> Option<(f64, f64)> {
     }
     let rank = q * before;
     let at = centroids.partition_point(|centroid| centroid.middle + centroid.weight / 2.0 < rank);
-    let slack = centroids.get(at).map_or(0.0, |centroid| centroid.weight) + 1.0;
-    let lower = centroids.iter().rev().find(|centroid| centroid.middle <= rank - slack);
-    let upper = centroids.iter().find(|centroid| centroid.middle >= rank + slack);
-    Some((
-        lower.map_or(digest.min_value()?, |centroid| centroid.mean),
-        upper.map_or(digest.max_value()?, |centroid| centroid.mean),
-    ))
+    let weight = centroids.get(at).map_or(0.0, |centroid| centroid.weight);
+    // The places of the last centroid before so many centroids' weight to the left of the rank, and of the first after as many
+    // to the right.
+    let around = |centroids_away: f64| {
+        let slack = centroids_away * weight + 1.0;
+        let left = centroids.iter().rposition(|centroid| centroid.middle <= rank - slack);
+        (left, centroids.iter().position(|centroid| centroid.middle >= rank + slack))
+    };
+    let (left, right) = around(4.0);
+    let near = centroids.get(left.unwrap_or(0)..right.map_or(centroids.len(), |right| right + 1))?;
+    let tied = near.windows(2).any(|two| two[0].mean == two[1].mean);
+    let (left, right) = around(if tied { 1.5 } else { 0.5 });
+    let mean = |at: usize| centroids.get(at).map(|centroid| centroid.mean);
+    Some((left.and_then(mean).or(digest.min_value())?, right.and_then(mean).or(digest.max_value())?))
 }
 
 struct Centroid {

@@ -197,7 +197,7 @@ fn bounds_cover_95_percent_of_quantiles() {
                     if ["uniform", "exponential", "lognormal"].contains(&name) {
                         let within = |bound: f64| sorted.partition_point(|&micros| (micros as f64) < bound * 1e6);
                         let width = (within(upper) - within(lower)) as f64 / n as f64;
-                        assert!(width <= 0.14, "{width} of the ranks are within the bounds at {q} of {n}");
+                        assert!(width <= 0.1, "{width} of the ranks are within the bounds at {q} of {n}");
                     }
                 }
             }
