@@ -26,7 +26,7 @@ pub const IDS_ROW_MS: i64 = 3_600_000;
 pub const IDS_ROWS_MAX: u64 = 8_192;
 
 /// Rows in the ring of the log.
-pub const LOG_ROWS_MAX: u64 = 1_024;
+pub const LOG_ROWS_MAX: u64 = 512;
 /// Rows since the last cut at which the next one is due.
 pub const CUT_ROWS: u64 = 256;
 /// Bytes of bodies since the last cut at which the next one is due.

@@ -1,0 +1,128 @@
+//! What is answered over HTTP. The only place that knows status codes.
+
+use catchment_collector::{Outcome, RequestError};
+use serde::Serialize;
+use thiserror::Error;
+use worker::{Headers, Response};
+
+/// Why a request is refused as a whole.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum Refusal {
+    /// No such path.
+    #[error("there is nothing here; events go to POST /v1/events")]
+    NotFound,
+    /// The path takes another method.
+    #[error("events are sent with POST")]
+    Method,
+    /// The write key is missing, malformed or forged.
+    #[error("the write key is missing or unknown")]
+    Key,
+    /// The route is none.
+    #[error("the route is malformed")]
+    Route,
+    /// The route is of a placement that is not in force.
+    #[error("the route's epoch is unknown")]
+    Epoch,
+    /// The body is refused.
+    #[error("{0}")]
+    Body(#[from] RequestError),
+    /// Too much is waiting, or remembered: nothing was taken.
+    #[error("the shard has no room; try again later")]
+    Full,
+    /// No answer in time, or storage failed: whether the events were taken is not known.
+    #[error("the shard does not answer; try again later")]
+    Unavailable,
+    /// The deployment's settings are wrong.
+    #[error("the deployment is misconfigured")]
+    Misconfigured,
+}
+
+#[derive(Serialize)]
+struct Accepted<'a> {
+    #[serde(flatten)]
+    outcome: &'a Outcome,
+    flush_ms: u32,
+    epoch: u32,
+}
+
+#[derive(Serialize)]
+struct Refused<'a> {
+    error: &'a str,
+    detail: String,
+}
+
+impl Refusal {
+    fn name(&self) -> &'static str {
+        match self {
+            Refusal::NotFound => "not_found",
+            Refusal::Method => "method",
+            Refusal::Key => "key",
+            Refusal::Route => "route",
+            Refusal::Epoch => "unknown_epoch",
+            Refusal::Body(error) => error.as_str(),
+            Refusal::Full => "full",
+            Refusal::Unavailable => "unavailable",
+            Refusal::Misconfigured => "misconfigured",
+        }
+    }
+
+    fn status(&self) -> u16 {
+        match self {
+            Refusal::NotFound => 404,
+            Refusal::Method => 405,
+            Refusal::Key => 401,
+            Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
+            Refusal::Route | Refusal::Epoch | Refusal::Body(_) => 400,
+            Refusal::Full | Refusal::Unavailable => 503,
+            Refusal::Misconfigured => 500,
+        }
+    }
+
+    /// Seconds after which to try again.
+    fn retry_after_s(&self) -> Option<u32> {
+        match self {
+            Refusal::Full => Some(5),
+            Refusal::Unavailable => Some(1),
+            _ => None,
+        }
+    }
+
+    /// The answer.
+    pub(crate) fn response(&self) -> Response {
+        let retry_after = self.retry_after_s().map(|s| s.to_string());
+        let headers: Vec<_> = retry_after.iter().map(|s| ("retry-after", &**s)).collect();
+        json(self.status(), &headers, &Refused { error: self.name(), detail: self.to_string() })
+    }
+}
+
+/// 202: the events are in the shard's storage.
+pub(crate) fn accepted(outcome: &Outcome, flush_ms: u32, epoch: u32) -> Response {
+    json(202, &[], &Accepted { outcome, flush_ms, epoch })
+}
+
+/// The answer to a browser that asks whether a page may send events: any page may.
+pub(crate) fn preflight() -> Response {
+    let headers = [
+        ("access-control-allow-methods", "POST"),
+        ("access-control-allow-headers", "content-type, x-catchment-key, x-catchment-route"),
+        ("access-control-max-age", "86400"),
+    ];
+    respond(204, &headers, Vec::new())
+}
+
+/// JSON with a status.
+pub(crate) fn json(status: u16, headers: &[(&str, &str)], value: &impl Serialize) -> Response {
+    let body = serde_json::to_vec(value).unwrap_or_default();
+    let headers: Vec<_> = headers.iter().copied().chain([("content-type", "application/json")]).collect();
+    respond(status, &headers, body)
+}
+
+fn respond(status: u16, given: &[(&str, &str)], body: Vec<u8>) -> Response {
+    let headers = Headers::new();
+    for (name, value) in given.iter().copied().chain([("access-control-allow-origin", "*")]) {
+        // Fails on names and values that are no header's; these are.
+        let _ = headers.set(name, value);
+    }
+    let builder = Response::builder().with_status(status).with_headers(headers);
+    if body.is_empty() { builder.empty() } else { builder.fixed(body) }
+}

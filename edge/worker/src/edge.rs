@@ -1,0 +1,162 @@
+//! The Worker: who may send, and to which shard. It passes bodies on unparsed.
+
+use std::cell::RefCell;
+use std::hash::Hasher;
+use std::rc::Rc;
+use std::time::Duration;
+
+use catchment_cells::ClientId;
+use catchment_cells::credential::WriteKey;
+use catchment_cells::limits::REQUEST_BYTES_MAX;
+use catchment_cells::route::{PlacementError, Route, place};
+use catchment_collector::{Claims, Device, RequestError, Visitor};
+use futures_util::StreamExt;
+use futures_util::future::{Either, select};
+use siphasher::sip::SipHasher24;
+use worker::wasm_bindgen::JsValue;
+use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
+
+use crate::answer::{Refusal, json, preflight};
+use crate::config::Config;
+use crate::hop::{HEADER, Hop};
+
+/// How long a shard may take to answer.
+const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
+/// The binding of the shards' namespace.
+const SHARDS: &str = "SHARD";
+
+thread_local! {
+    /// Read once for each isolate: an environment doesn't change.
+    static CONFIG: RefCell<Option<Rc<Config>>> = const { RefCell::new(None) };
+}
+
+/// The settings; a mistake in them is logged.
+pub(crate) fn config(env: &Env) -> Result<Rc<Config>, Refusal> {
+    if let Some(config) = CONFIG.with_borrow(Clone::clone) {
+        return Ok(config);
+    }
+    let config = Config::read(env).map_err(|error| {
+        console_error!("the settings can't be used: {error}");
+        Refusal::Misconfigured
+    })?;
+    let config = Rc::new(config);
+    CONFIG.set(Some(config.clone()));
+    Ok(config)
+}
+
+/// Answers one request.
+pub(crate) async fn handle(request: Request, env: Env) -> Response {
+    let path = request.path();
+    let answer = match (request.method(), &*path) {
+        (Method::Get, "/healthz") => config(&env).map(|_| json(200, &[], &"ok")),
+        (Method::Options, "/v1/events") => Ok(preflight()),
+        (Method::Post, "/v1/events") => take(request, &env).await,
+        (_, "/v1/events") => Err(Refusal::Method),
+        (Method::Get, "/v1/shard") => inspect(&request, &env).await,
+        _ => Err(Refusal::NotFound),
+    };
+    answer.unwrap_or_else(|refusal| refusal.response())
+}
+
+/// `POST /v1/events`.
+async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
+    let config = config(env)?;
+    let url = request.url().map_err(|_| Refusal::NotFound)?;
+    let given = |parameter: &str, header: &str| {
+        let in_query = url.query_pairs().find(|(name, _)| name == parameter).map(|(_, value)| value.into_owned());
+        in_query.or_else(|| request.headers().get(header).ok().flatten())
+    };
+    let key = given("k", "x-catchment-key").ok_or(Refusal::Key)?;
+    let key = WriteKey::parse(&config.secret, &key).map_err(|_| Refusal::Key)?;
+    let route = Route::parse(given("r", "x-catchment-route").as_deref()).map_err(|_| Refusal::Route)?;
+    let placement = place(&config.map, &key.client, &route, key.backfill).map_err(|error| match error {
+        PlacementError::UnknownEpoch(_) => Refusal::Epoch,
+        PlacementError::EmptyMap => Refusal::Misconfigured,
+    })?;
+    let visitor = visitor(request.headers(), &config, &key.client);
+    let hop = Hop { placement, claims: Claims::from(&key), visitor };
+    let length: Option<usize> =
+        request.headers().get("content-length").ok().flatten().and_then(|length| length.parse().ok());
+    let body = match length {
+        Some(length) if length > REQUEST_BYTES_MAX => return Err(RequestError::TooLarge.into()),
+        // Handed on as the stream that it is.
+        Some(_) => request.inner().body().map(JsValue::from),
+        None => Some(worker::js_sys::Uint8Array::from(&*read_bounded(&mut request).await?).into()),
+    };
+    let headers = Headers::new();
+    headers.set(HEADER, &hop.to_header()).map_err(|_| Refusal::Misconfigured)?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_body(body);
+    ask_shard(env, &hop.placement.shard, "https://shard/v1/events", &init).await
+}
+
+/// `GET /v1/shard?name=…` with the relays' token: how a shard is, for its operator.
+async fn inspect(request: &Request, env: &Env) -> Result<Response, Refusal> {
+    let config = config(env)?;
+    let token = request.headers().get("authorization").ok().flatten();
+    if token.as_deref().and_then(|token| token.strip_prefix("Bearer ")) != Some(&*config.relay_token) {
+        return Err(Refusal::NotFound);
+    }
+    let url = request.url().map_err(|_| Refusal::NotFound)?;
+    let (_, name) = url.query_pairs().find(|(parameter, _)| parameter == "name").ok_or(Refusal::NotFound)?;
+    ask_shard(env, &name, "https://shard/v1/shard", &RequestInit::new()).await
+}
+
+async fn ask_shard(env: &Env, shard: &str, url: &str, init: &RequestInit) -> Result<Response, Refusal> {
+    let stub = env.durable_object(SHARDS).and_then(|shards| shards.get_by_name(shard));
+    let stub = stub.map_err(|error| {
+        console_error!("no shard {shard}: {error}");
+        Refusal::Misconfigured
+    })?;
+    let request = Request::new_with_init(url, init).map_err(|_| Refusal::Unavailable)?;
+    let answer = Box::pin(stub.fetch_with_request(request));
+    match select(answer, Delay::from(SHARD_TIMEOUT)).await {
+        Either::Left((Ok(response), _)) => Ok(response),
+        Either::Left((Err(error), _)) => {
+            console_error!("shard {shard} failed: {error}");
+            Err(Refusal::Unavailable)
+        }
+        Either::Right(_) => {
+            console_error!("shard {shard} did not answer in {SHARD_TIMEOUT:?}");
+            Err(Refusal::Unavailable)
+        }
+    }
+}
+
+/// A body whose length nobody said, as far as it may go.
+async fn read_bounded(request: &mut Request) -> Result<Vec<u8>, Refusal> {
+    let mut body = Vec::new();
+    let Ok(mut stream) = request.stream() else { return Ok(body) };
+    while let Some(chunk) = stream.next().await {
+        body.extend_from_slice(&chunk.map_err(|_| RequestError::Malformed)?);
+        if body.len() > REQUEST_BYTES_MAX {
+            return Err(RequestError::TooLarge.into());
+        }
+    }
+    Ok(body)
+}
+
+/// What address and agent tell. Cloudflare says the address; elsewhere the proxy in front of workerd does.
+fn visitor(headers: &Headers, config: &Config, client: &ClientId) -> Visitor {
+    let get = |name: &str| headers.get(name).ok().flatten();
+    let address = get("cf-connecting-ip").or_else(|| {
+        get("x-forwarded-for").map(|addresses| addresses.split(',').next().unwrap_or_default().trim().to_owned())
+    });
+    let agent = get("user-agent").unwrap_or_default();
+    let mut hasher = SipHasher24::new_with_key(&config.secret.identity_key(client));
+    hasher.write(address.unwrap_or_default().as_bytes());
+    hasher.write(&[0]);
+    hasher.write(agent.as_bytes());
+    // XX is unknown, T1 the Tor network.
+    let country = get("cf-ipcountry").filter(|code| code != "XX" && code.bytes().all(|b| b.is_ascii_uppercase()));
+    Visitor {
+        hash: hasher.finish(),
+        country: country.and_then(|code| code.as_bytes().try_into().ok()),
+        device: Device::of_agent(&agent),
+    }
+}
+
+/// Whether a shard, by its name, is a backfill's.
+pub(crate) fn is_backfill(shard: &str) -> bool {
+    shard.split('/').nth(1) == Some("backfill")
+}

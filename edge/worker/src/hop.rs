@@ -1,0 +1,96 @@
+//! What the Worker tells the shard of a request besides its body: one header, since each costs.
+
+use catchment_cells::credential::Identity;
+use catchment_cells::{ClientId, route::Placement};
+use catchment_collector::{Claims, Device, Visitor};
+
+/// The header's name.
+pub(crate) const HEADER: &str = "x-catchment-hop";
+
+/// Whose shard, and who asks.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Hop {
+    /// The shard and its region.
+    pub(crate) placement: Placement,
+    /// What the key says.
+    pub(crate) claims: Claims,
+    /// Who sent it.
+    pub(crate) visitor: Visitor,
+}
+
+impl Hop {
+    /// The header's value: `region shard client identity backfill foreign visitor country device`.
+    pub(crate) fn to_header(&self) -> String {
+        let identity = match self.claims.identity {
+            Identity::Daily => 'a',
+            Identity::Device => 'd',
+            Identity::User => 'u',
+        };
+        let country = self.visitor.country.map_or("-".into(), |code| String::from_utf8_lossy(&code).into_owned());
+        format!(
+            "{} {} {} {identity} {} {} {:x} {country} {}",
+            self.placement.region,
+            self.placement.shard,
+            self.claims.client,
+            u8::from(self.claims.backfill),
+            u8::from(self.claims.ignore_foreign_client),
+            self.visitor.hash,
+            self.visitor.device.map_or(0, |device| device as u8),
+        )
+    }
+
+    /// Reads the header; `None` if the Worker didn't write it.
+    pub(crate) fn from_header(text: &str) -> Option<Self> {
+        let [region, shard, client, identity, backfill, foreign, visitor, country, device] =
+            text.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        Some(Hop {
+            placement: Placement { region: region.into(), shard: shard.into() },
+            claims: Claims {
+                client: ClientId::new(client).ok()?,
+                identity: match identity {
+                    "a" => Identity::Daily,
+                    "d" => Identity::Device,
+                    "u" => Identity::User,
+                    _ => return None,
+                },
+                backfill: backfill == "1",
+                ignore_foreign_client: foreign == "1",
+            },
+            visitor: Visitor {
+                hash: u64::from_str_radix(visitor, 16).ok()?,
+                country: country.as_bytes().try_into().ok(),
+                device: match device {
+                    "1" => Some(Device::Desktop),
+                    "2" => Some(Device::Mobile),
+                    "3" => Some(Device::Tablet),
+                    _ => None,
+                },
+            },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_worker_writes_the_shard_reads() {
+        for (country, device) in [(None, None), (Some(*b"DE"), Some(Device::Tablet))] {
+            let hop = Hop {
+                placement: Placement { region: "eu".into(), shard: "eu/backfill/shop".into() },
+                claims: Claims {
+                    client: ClientId::new("shop").unwrap(),
+                    identity: Identity::Device,
+                    backfill: true,
+                    ignore_foreign_client: false,
+                },
+                visitor: Visitor { hash: u64::MAX - 5, country, device },
+            };
+            assert_eq!(Hop::from_header(&hop.to_header()), Some(hop));
+        }
+        for text in ["", "a b c", "eu eu/pool/0 shop x 0 0 0 - 0"] {
+            assert_eq!(Hop::from_header(text), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,69 @@
+//! One POST of frames to a relay.
+
+use std::time::Duration;
+
+use catchment_cells::ack::Ack;
+use futures_util::future::{Either, select};
+use thiserror::Error;
+use worker::js_sys::Uint8Array;
+use worker::{AbortController, Delay, Fetch, Headers, Method, Request, RequestInit};
+
+/// How long a relay may take to answer.
+const RELAY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Why a POST came to nothing. Whether the frames were stored is not known: they are sent again.
+#[derive(Debug, Error)]
+pub(crate) enum ShippingError {
+    /// No answer in time.
+    #[error("the relay did not answer in {RELAY_TIMEOUT:?}")]
+    Timeout,
+    /// No connection, or one that broke.
+    #[error("the relay is not reached: {0}")]
+    Fetch(#[from] worker::Error),
+    /// The relay refused the POST.
+    #[error("the relay answered {0}")]
+    Status(u16),
+    /// The placement names no relay for the region.
+    #[error("region {0} has no relay")]
+    NoRelay(String),
+    /// The answer is no list of one ack for each frame.
+    #[error("the relay's answer can't be read")]
+    Answer,
+}
+
+/// Posts frames, each behind its length, and reads their acks.
+pub(crate) async fn post(relay: &str, token: &str, frames: &[u8]) -> Result<Vec<Ack>, ShippingError> {
+    let headers = Headers::new();
+    headers.set("authorization", &format!("Bearer {token}"))?;
+    let mut init = RequestInit::new();
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(Uint8Array::from(frames).into()));
+    let request = Request::new_with_init(&format!("{relay}/v1/frames"), &init)?;
+    let abort = AbortController::default();
+    let signal = abort.signal();
+    let exchange = Box::pin(async move {
+        let mut response = Fetch::Request(request).send_with_signal(&signal).await?;
+        if response.status_code() != 200 {
+            return Err(ShippingError::Status(response.status_code()));
+        }
+        Ok(response.bytes().await?)
+    });
+    let answer = match select(exchange, Delay::from(RELAY_TIMEOUT)).await {
+        Either::Left((answer, _)) => answer?,
+        Either::Right(_) => {
+            abort.abort();
+            return Err(ShippingError::Timeout);
+        }
+    };
+    read_acks(&answer).ok_or(ShippingError::Answer)
+}
+
+/// `n × (u32 length ‖ ack)`
+fn read_acks(mut bytes: &[u8]) -> Option<Vec<Ack>> {
+    let mut acks = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (ack, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+        acks.push(Ack::decode(ack).ok()?);
+        bytes = rest;
+    }
+    bytes.is_empty().then_some(acks)
+}

@@ -1,0 +1,153 @@
+//! A shard's tables: rings, written at slot = number mod size, so that nothing is ever deleted and all is bounded.
+
+use std::panic::AssertUnwindSafe;
+
+use catchment_cells::codec::DecodeError;
+use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX};
+use catchment_collector::{IdsRow, LogRow, Meta};
+use thiserror::Error;
+use worker::js_sys::{Function, Reflect};
+use worker::wasm_bindgen::closure::Closure;
+use worker::wasm_bindgen::{JsCast, JsValue};
+use worker::{SqlStorage, SqlStorageValue};
+
+/// The tables of version 1, which is the version of their rows.
+const TABLES: &str = "
+    CREATE TABLE IF NOT EXISTS meta (slot INTEGER PRIMARY KEY, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS log (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS outbox (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS ids (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS parked (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+";
+
+/// The tables.
+#[derive(Debug, Clone)]
+pub(crate) struct Storage {
+    object: JsValue,
+    sql: SqlStorage,
+}
+
+/// Why storage can't be used.
+#[derive(Debug, Error)]
+pub(crate) enum StorageError {
+    /// The platform refused.
+    #[error("storage failed: {0}")]
+    Sql(String),
+    /// A row is not what this code writes.
+    #[error("a row of {0} can't be read: {1}")]
+    Row(&'static str, DecodeError),
+}
+
+impl From<worker::Error> for StorageError {
+    fn from(error: worker::Error) -> Self {
+        StorageError::Sql(error.to_string())
+    }
+}
+
+impl Storage {
+    /// Opens the tables, and makes them where they aren't.
+    pub(crate) fn open(storage: &worker::Storage) -> Result<Self, StorageError> {
+        let sql = storage.sql();
+        sql.exec(TABLES, None)?;
+        Ok(Storage { object: storage.as_raw().into(), sql })
+    }
+
+    /// Does some writes, all or none.
+    pub(crate) fn transaction(
+        &self,
+        work: impl FnOnce() -> Result<(), StorageError> + 'static,
+    ) -> Result<(), StorageError> {
+        let work = AssertUnwindSafe(move || work().map_err(|error| JsValue::from_str(&error.to_string())));
+        let callback = Closure::once_into_js(work);
+        // The crate `worker` has no name for it.
+        let call = || {
+            let transaction: Function = Reflect::get(&self.object, &"transactionSync".into())?.dyn_into()?;
+            transaction.call1(&self.object, &callback)
+        };
+        call().map(drop).map_err(|error: JsValue| StorageError::Sql(format!("{error:?}")))
+    }
+
+    /// The shard's state as of its last cut; `None` where there never was one.
+    pub(crate) fn meta(&self) -> Result<Option<Meta>, StorageError> {
+        let row = self.read("SELECT slot, row FROM meta WHERE slot = ?", &[0])?.pop();
+        row.map(|(_, bytes)| Meta::decode(&bytes).map_err(|error| StorageError::Row("meta", error))).transpose()
+    }
+
+    /// Writes the state.
+    pub(crate) fn put_meta(&self, meta: &Meta) -> Result<(), StorageError> {
+        self.sql.exec("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])?;
+        Ok(())
+    }
+
+    /// Rows of the log from number `from` on, with their numbers, ascending.
+    pub(crate) fn log_from(&self, from: u64) -> Result<Vec<(u64, LogRow)>, StorageError> {
+        let rows = self.read("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from])?;
+        rows.into_iter()
+            .map(|(n, bytes)| Ok((n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?)))
+            .collect()
+    }
+
+    /// Writes row `n` of the log.
+    pub(crate) fn put_log(&self, n: u64, row: &LogRow) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO log (slot, n, row) VALUES (?, ?, ?)", n, LOG_ROWS_MAX, row.encode())
+    }
+
+    /// The frame with a number.
+    pub(crate) fn frame(&self, n: u64) -> Result<Option<Vec<u8>>, StorageError> {
+        let row = self.read("SELECT n, row FROM outbox WHERE slot = ? AND n = ?", &[n % OUTBOX_FRAMES_MAX, n])?.pop();
+        Ok(row.map(|(_, bytes)| bytes))
+    }
+
+    /// Writes the frame with a number.
+    pub(crate) fn put_frame(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO outbox (slot, n, row) VALUES (?, ?, ?)", n, OUTBOX_FRAMES_MAX, frame)
+    }
+
+    /// Rows of ids from number `from` on, ascending.
+    pub(crate) fn ids_from(&self, from: u64) -> Result<Vec<IdsRow>, StorageError> {
+        let rows = self.read("SELECT n, row FROM ids WHERE n >= ? ORDER BY n", &[from])?;
+        let row =
+            |(n, bytes): (u64, Vec<u8>)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error));
+        rows.into_iter().map(row).collect()
+    }
+
+    /// The row of ids with a number.
+    pub(crate) fn ids(&self, n: u64) -> Result<Option<IdsRow>, StorageError> {
+        let row = self.read("SELECT n, row FROM ids WHERE slot = ? AND n = ?", &[n % IDS_ROWS_MAX, n])?.pop();
+        row.map(|(n, bytes)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))).transpose()
+    }
+
+    /// Writes a row of ids.
+    pub(crate) fn put_ids(&self, row: &IdsRow) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO ids (slot, n, row) VALUES (?, ?, ?)", row.n, IDS_ROWS_MAX, row.encode())
+    }
+
+    /// Keeps the `n`-th frame that was parked, for good.
+    pub(crate) fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
+        self.put("INSERT INTO parked (slot, n, row) VALUES (?, ?, ?)", n, PARKED_MAX, frame)
+    }
+
+    fn put(&self, statement: &str, n: u64, slots: u64, row: Vec<u8>) -> Result<(), StorageError> {
+        // The platform's limit, which workerd doesn't enforce.
+        if row.len() > 2_000_000 {
+            return Err(StorageError::Sql(format!("a row of {} bytes", row.len())));
+        }
+        let slot = SqlStorageValue::Integer((n % slots) as i64);
+        self.sql.exec(statement, vec![slot, SqlStorageValue::Integer(n as i64), row.into()])?;
+        Ok(())
+    }
+
+    /// Rows of a number and bytes.
+    fn read(&self, statement: &str, numbers: &[u64]) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+        let bindings: Vec<_> = numbers.iter().map(|&n| SqlStorageValue::Integer(n as i64)).collect();
+        let cursor = self.sql.exec(statement, bindings)?;
+        let mut rows = Vec::new();
+        for row in cursor.raw() {
+            match <[SqlStorageValue; 2]>::try_from(row?) {
+                Ok([SqlStorageValue::Integer(n), SqlStorageValue::Blob(bytes)]) => rows.push((n as u64, bytes)),
+                other => return Err(StorageError::Sql(format!("an unexpected row: {other:?}"))),
+            }
+        }
+        Ok(rows)
+    }
+}
