@@ -86,8 +86,8 @@ pub(crate) fn hmac_sha256(key: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     mac.finalize().into_bytes().into()
 }
 
-/// Whether two MACs are equal, in a time that doesn't depend on where they differ.
-pub(crate) fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
+/// Whether two MACs or tokens are equal, in a time that doesn't depend on where they differ.
+pub fn equal_in_constant_time(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len() && std::hint::black_box(a.iter().zip(b).fold(0, |acc, (x, y)| acc | (x ^ y))) == 0
 }
 

@@ -52,7 +52,8 @@ struct Refused<'a> {
 }
 
 impl Refusal {
-    fn name(&self) -> &'static str {
+    /// The name that answers and counters carry.
+    pub(crate) fn name(&self) -> &'static str {
         match self {
             Refusal::NotFound => "not_found",
             Refusal::Method => "method",
@@ -108,6 +109,11 @@ pub(crate) fn preflight() -> Response {
         ("access-control-max-age", "86400"),
     ];
     respond(204, &headers, Vec::new())
+}
+
+/// Text.
+pub(crate) fn plain(text: String) -> Response {
+    respond(200, &[("content-type", "text/plain; version=0.0.4")], text.into_bytes())
 }
 
 /// JSON with a status.

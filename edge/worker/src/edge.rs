@@ -1,6 +1,7 @@
 //! The Worker: who may send, and to which shard. It passes bodies on unparsed.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,6 +10,7 @@ use catchment_cells::ClientId;
 use catchment_cells::credential::WriteKey;
 use catchment_cells::limits::REQUEST_BYTES_MAX;
 use catchment_cells::route::{PlacementError, Route, place};
+use catchment_cells::secret::equal_in_constant_time;
 use catchment_collector::{Claims, Device, RequestError, Visitor};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
@@ -16,7 +18,7 @@ use siphasher::sip::SipHasher24;
 use worker::wasm_bindgen::JsValue;
 use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
 
-use crate::answer::{Refusal, json, preflight};
+use crate::answer::{Refusal, json, plain, preflight};
 use crate::config::Config;
 use crate::hop::{HEADER, Hop};
 
@@ -28,6 +30,8 @@ const SHARDS: &str = "SHARD";
 thread_local! {
     /// Read once for each isolate: an environment doesn't change.
     static CONFIG: RefCell<Option<Rc<Config>>> = const { RefCell::new(None) };
+    /// Requests that this isolate refused before any shard, by reason.
+    static REFUSED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The settings; a mistake in them is logged.
@@ -53,9 +57,13 @@ pub(crate) async fn handle(request: Request, env: Env) -> Response {
         (Method::Post, "/v1/events") => take(request, &env).await,
         (_, "/v1/events") => Err(Refusal::Method),
         (Method::Get, "/v1/shard") => inspect(&request, &env).await,
+        (Method::Get, "/metrics") => metrics(&request, &env),
         _ => Err(Refusal::NotFound),
     };
-    answer.unwrap_or_else(|refusal| refusal.response())
+    answer.unwrap_or_else(|refusal| {
+        REFUSED.with_borrow_mut(|refused| *refused.entry(refusal.name()).or_default() += 1);
+        refusal.response()
+    })
 }
 
 /// `POST /v1/events`.
@@ -90,13 +98,29 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
     ask_shard(env, &hop.placement.shard, "https://shard/v1/events", &init).await
 }
 
-/// `GET /v1/shard?name=…` with the relays' token: how a shard is, for its operator.
-async fn inspect(request: &Request, env: &Env) -> Result<Response, Refusal> {
-    let config = config(env)?;
+/// Lets operators in, who have the relays' token; to others there is nothing here.
+fn check_operator(request: &Request, env: &Env) -> Result<(), Refusal> {
     let token = request.headers().get("authorization").ok().flatten();
-    if token.as_deref().and_then(|token| token.strip_prefix("Bearer ")) != Some(&*config.relay_token) {
-        return Err(Refusal::NotFound);
-    }
+    let token = token.as_deref().and_then(|token| token.strip_prefix("Bearer ")).unwrap_or_default();
+    let expected = &config(env)?.relay_token;
+    if equal_in_constant_time(token.as_bytes(), expected.as_bytes()) { Ok(()) } else { Err(Refusal::NotFound) }
+}
+
+/// `GET /metrics`: what this isolate refused, for Prometheus.
+fn metrics(request: &Request, env: &Env) -> Result<Response, Refusal> {
+    check_operator(request, env)?;
+    let mut text = "# TYPE catchment_edge_refused_total counter\n".to_owned();
+    REFUSED.with_borrow(|refused| {
+        for (reason, n) in refused {
+            text.push_str(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n"));
+        }
+    });
+    Ok(plain(text))
+}
+
+/// `GET /v1/shard?name=…`: how a shard is.
+async fn inspect(request: &Request, env: &Env) -> Result<Response, Refusal> {
+    check_operator(request, env)?;
     let url = request.url().map_err(|_| Refusal::NotFound)?;
     let (_, name) = url.query_pairs().find(|(parameter, _)| parameter == "name").ok_or(Refusal::NotFound)?;
     ask_shard(env, &name, "https://shard/v1/shard", &RequestInit::new()).await

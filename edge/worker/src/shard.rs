@@ -36,6 +36,8 @@ const GROUP_MS: i64 = 50;
 const CUT_MS_WATCHED: i64 = 200;
 const CUT_MS: i64 = 5_000;
 const CUT_MS_FAILING: i64 = 60_000;
+/// How long a shard whose storage failed waits before it is rebuilt, in ms, unless a request comes.
+const REBUILD_MS: i64 = 1_000;
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
 const FLUSH_MS_WATCHED: u32 = 500;
 const FLUSH_MS: u32 = 5_000;
@@ -115,7 +117,10 @@ impl DurableObject for Shard {
             core.alarm_at = None;
         }
         if let Ok(config) = edge::config(&self.env) {
-            self.ship(&config).await;
+            match self.load(&config, None) {
+                Ok(()) => self.ship(&config).await,
+                Err(error) => console_error!("a shard can't be rebuilt: {error}"),
+            }
         }
         self.set_alarm(now());
         Response::empty()
@@ -294,7 +299,10 @@ impl Shard {
             Ok(()) => {
                 self.core.replace(done.take());
             }
-            Err(error) => console_error!("a shard is rebuilt: {error}"),
+            Err(error) => {
+                console_error!("a shard is rebuilt: {error}");
+                self.set_alarm(now());
+            }
         }
     }
 
@@ -302,16 +310,19 @@ impl Shard {
     /// the writes that it is for; its promise tells nothing that is needed.
     fn set_alarm(&self, now: i64) {
         let mut core = self.core.borrow_mut();
-        let Some(core) = core.as_mut() else { return };
-        let Some(at) = core.due_at() else { return };
-        if core.alarm_at.is_some_and(|pending| pending <= at) {
-            return;
-        }
-        core.alarm_at = Some(at);
-        let offset_ms = (at - now).max(0);
-        if let Some(Err(error)) = self.state.storage().set_alarm(offset_ms).now_or_never() {
+        let at = match core.as_mut() {
+            Some(core) => match core.due_at() {
+                Some(at) if core.alarm_at.is_none_or(|pending| at < pending) => {
+                    core.alarm_at = Some(at);
+                    at
+                }
+                _ => return,
+            },
+            // Storage failed: rebuilding is due.
+            None => now + REBUILD_MS,
+        };
+        if let Some(Err(error)) = self.state.storage().set_alarm((at - now).max(0)).now_or_never() {
             console_error!("the alarm can't be set: {error}");
-            core.alarm_at = None;
         }
     }
 
