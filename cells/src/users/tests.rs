@@ -92,14 +92,16 @@ proptest! {
             prop_assert_eq!(decoded(&encoded(&union)), Ok(union));
             Ok(())
         };
-        let bytes = changed(encoded(&set));
+        let bytes = encoded(&set);
         prop_assert!(decoded(&bytes[..end.index(bytes.len())]).is_err());
+        let bytes = changed(bytes);
         if let Ok(set) = decoded(&bytes) {
             prop_assert_eq!(encoded(&set), bytes);
             usable(&set)?;
         }
-        let image = changed(set.to_datasketches());
+        let image = set.to_datasketches();
         prop_assert!(Users::from_datasketches(&image[..end.index(image.len())]).is_err());
+        let image = changed(image);
         if let Ok(set) = Users::from_datasketches(&image) {
             usable(&set)?;
         }
