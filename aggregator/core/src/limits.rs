@@ -1,0 +1,22 @@
+//! The bounds of what a question may ask and cost.
+
+/// Metrics of one question.
+pub const QUESTION_METRICS_MAX: usize = 16;
+/// Filters of one question.
+pub const QUESTION_FILTERS_MAX: usize = 8;
+/// Groups that a question may ask for.
+pub const QUESTION_LIMIT_MAX: usize = 1_000;
+/// Groups of a question that doesn't say how many.
+pub const QUESTION_LIMIT_DEFAULT: usize = 10;
+/// Buckets of time between a question's start and end.
+pub const QUESTION_BUCKETS_MAX: i64 = 50_000;
+/// Cells that one question may read.
+pub const QUESTION_CELLS_MAX: u64 = 10_000_000;
+/// Bytes that one question's figures may take while they are added up.
+pub const QUESTION_BYTES_MAX: usize = 256 << 20;
+/// Cubes that a client may have beside the default ones.
+pub const CLIENT_CUBES_MAX: usize = 32;
+/// How long a client stays watched after a question, in ms.
+pub const WATCHED_MS: i64 = 10_000;
+/// Clients that can be watched at a time.
+pub const WATCHED_CLIENTS_MAX: usize = 10_000;

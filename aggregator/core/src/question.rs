@@ -1,0 +1,295 @@
+//! A question: which metrics of a client, over which time, cut into which buckets, for which events.
+
+use catchment_cells::key::Tier;
+use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use jiff::Timestamp;
+use jiff::civil::Date;
+use jiff::tz::TimeZone;
+use thiserror::Error;
+
+use crate::limits::{
+    QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX, QUESTION_METRICS_MAX,
+};
+use crate::rollup;
+
+/// The length of a date: `2024-01-31`.
+const DATE_BYTES: usize = 10;
+
+/// What is asked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Question {
+    /// The figures, in the order that they were asked for; the first one ranks the groups.
+    pub metrics: Vec<Metric>,
+    /// The first minute.
+    pub start: i64,
+    /// The minute after the last.
+    pub end: i64,
+    /// How time is cut.
+    pub granularity: Granularity,
+    /// The dimension whose values are told apart.
+    pub group_by: Option<String>,
+    /// Dimensions and the value each must have.
+    pub filters: Vec<(String, String)>,
+    /// How many groups are told apart; the rest is one.
+    pub limit: usize,
+}
+
+/// A figure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Metric {
+    /// Its name in the question and in the answer.
+    pub name: String,
+    /// What it says.
+    pub stat: Stat,
+    /// The one value of a dimension that it is about, beside the question's filters.
+    pub only: Option<(&'static str, String)>,
+}
+
+/// What a figure says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Stat {
+    /// How many events, or for `received` how many of what came in.
+    Count,
+    /// How many users.
+    Users,
+    /// The sum of a measure.
+    Sum(String),
+    /// Its mean.
+    Avg(String),
+    /// Its least value.
+    Min(String),
+    /// Its greatest value.
+    Max(String),
+    /// Its quantile, in hundredths.
+    Quantile(String, u8),
+}
+
+/// How time is cut into buckets.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Granularity {
+    /// So many minutes, counted from the start of each day.
+    Minutes(i64),
+    /// So many days, counted from the question's first day.
+    Days(i64),
+    /// Not at all.
+    All,
+}
+
+/// A question that can't be understood.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{parameter}: {problem}")]
+pub struct QuestionError {
+    /// Which parameter.
+    pub parameter: String,
+    /// What is wrong with it, as the rest of a sentence.
+    pub problem: String,
+}
+
+fn error<T>(parameter: &str, problem: impl Into<String>) -> Result<T, QuestionError> {
+    Err(QuestionError { parameter: parameter.into(), problem: problem.into() })
+}
+
+impl Question {
+    /// Reads the parameters of a query string. Dates are days of the zone's clock.
+    pub fn parse<'a>(
+        parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+        zone: &TimeZone,
+    ) -> Result<Question, QuestionError> {
+        let (mut start, mut end, mut granularity, mut group_by, mut limit) = (None, None, None, None, None);
+        let mut metrics: Vec<Metric> = Vec::new();
+        let mut filters: Vec<(String, String)> = Vec::new();
+        for (name, value) in parameters {
+            let once = match name {
+                "metric" => {
+                    let metric = Metric::parse(value)?;
+                    if metrics.iter().any(|other| other.name == metric.name) {
+                        return error(name, format!("{value} is asked for twice"));
+                    }
+                    metrics.push(metric);
+                    continue;
+                }
+                "filter" => {
+                    let filter = parse_filter(value)?;
+                    if filters.iter().any(|(dimension, _)| *dimension == filter.0) {
+                        return error(name, format!("{} is filtered twice", filter.0));
+                    }
+                    filters.push(filter);
+                    continue;
+                }
+                "start" => &mut start,
+                "end" => &mut end,
+                "granularity" => &mut granularity,
+                "group_by" => &mut group_by,
+                "limit" => &mut limit,
+                _ => return error(&crop(name), "there is no such parameter"),
+            };
+            if once.replace(value).is_some() {
+                return error(name, "it is given twice");
+            }
+        }
+        if metrics.is_empty() || metrics.len() > QUESTION_METRICS_MAX {
+            return error("metric", format!("1 to {QUESTION_METRICS_MAX} are asked for"));
+        }
+        if filters.len() > QUESTION_FILTERS_MAX {
+            return error("filter", format!("at most {QUESTION_FILTERS_MAX} are taken"));
+        }
+        let question = Question {
+            metrics,
+            start: parse_time("start", start, zone)?,
+            end: parse_time("end", end, zone)?,
+            granularity: granularity.map_or(Ok(Granularity::All), parse_granularity)?,
+            group_by: group_by.map(|name| parse_name("group_by", name)).transpose()?,
+            filters,
+            limit: limit.map_or(Ok(QUESTION_LIMIT_DEFAULT), parse_limit)?,
+        };
+        if question.start >= question.end {
+            return error("end", "it must come after the start");
+        }
+        if question.granularity.buckets(question.start, question.end) > QUESTION_BUCKETS_MAX {
+            return error("granularity", format!("it cuts the range into more than {QUESTION_BUCKETS_MAX} buckets"));
+        }
+        Ok(question)
+    }
+
+    /// The start of the bucket of the answer that a minute belongs to.
+    pub fn bucket(&self, minute: i64, zone: &TimeZone) -> i64 {
+        match self.granularity {
+            Granularity::All => self.start,
+            Granularity::Minutes(n) => {
+                let day = rollup::floor(Tier::Day, minute, zone);
+                minute - (minute - day) % n
+            }
+            Granularity::Days(n) => {
+                let first = rollup::floor(Tier::Day, self.start, zone);
+                // Noons, since clock changes make days an hour shorter or longer.
+                let noon = rollup::floor(Tier::Day, minute, zone) + 12 * 60;
+                let into = (noon - first).div_euclid(24 * 60) % n;
+                rollup::floor(Tier::Day, noon - into * 24 * 60, zone)
+            }
+        }
+    }
+}
+
+impl Metric {
+    fn parse(text: &str) -> Result<Metric, QuestionError> {
+        let metric = |stat, only| Ok(Metric { name: text.into(), stat, only });
+        match text.split_once(':') {
+            None => match text {
+                "events" => metric(Stat::Count, None),
+                "page_views" => metric(Stat::Count, Some(("event_type", "page_view".into()))),
+                "users" => metric(Stat::Users, None),
+                _ => error("metric", format!("there is no metric {}", crop(text))),
+            },
+            Some(("count", value)) if is_value(value) => metric(Stat::Count, Some(("event_type", value.into()))),
+            Some(("received", reason)) if is_name(reason) => metric(Stat::Count, Some(("reason", reason.into()))),
+            Some((stat, measure)) if is_name(measure) => {
+                let measure = measure.to_owned();
+                let stat = match stat {
+                    "sum" => Stat::Sum(measure),
+                    "avg" => Stat::Avg(measure),
+                    "min" => Stat::Min(measure),
+                    "max" => Stat::Max(measure),
+                    "p50" => Stat::Quantile(measure, 50),
+                    "p95" => Stat::Quantile(measure, 95),
+                    "p99" => Stat::Quantile(measure, 99),
+                    _ => return error("metric", format!("there is no metric {}", crop(text))),
+                };
+                metric(stat, None)
+            }
+            Some(_) => error("metric", format!("{} has no name or value behind its colon", crop(text))),
+        }
+    }
+
+    /// Whether it is about what was received, and not about events.
+    pub fn is_received(&self) -> bool {
+        self.only.as_ref().is_some_and(|(dimension, _)| *dimension == "reason")
+    }
+}
+
+impl Granularity {
+    /// The coarsest tier whose buckets lie each in one of the answer's.
+    pub fn tier(self) -> Tier {
+        match self {
+            Granularity::All | Granularity::Days(_) => Tier::Day,
+            Granularity::Minutes(n) if n % (24 * 60) == 0 => Tier::Day,
+            Granularity::Minutes(n) if n % 60 == 0 => Tier::Hour,
+            Granularity::Minutes(_) => Tier::Minute,
+        }
+    }
+
+    /// The most buckets between two minutes.
+    fn buckets(self, start: i64, end: i64) -> i64 {
+        match self {
+            Granularity::All => 1,
+            Granularity::Minutes(n) => (end - start) / n,
+            Granularity::Days(n) => (end - start) / (n * 24 * 60),
+        }
+    }
+}
+
+/// The front of a text, for an error that repeats it.
+fn crop(text: &str) -> String {
+    text.chars().take(NAME_BYTES_MAX).collect()
+}
+
+fn is_name(text: &str) -> bool {
+    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains('\0')
+}
+
+fn is_value(text: &str) -> bool {
+    !text.is_empty() && text.len() <= VALUE_BYTES_MAX
+}
+
+fn parse_name(parameter: &str, text: &str) -> Result<String, QuestionError> {
+    if is_name(text) { Ok(text.into()) } else { error(parameter, "it names no dimension") }
+}
+
+fn parse_filter(text: &str) -> Result<(String, String), QuestionError> {
+    match text.split_once(':') {
+        Some((dimension, value)) if is_name(dimension) && value.len() <= VALUE_BYTES_MAX => {
+            Ok((dimension.into(), value.into()))
+        }
+        _ => error("filter", "it is a dimension, a colon and a value, as in country:US"),
+    }
+}
+
+fn parse_limit(text: &str) -> Result<usize, QuestionError> {
+    match text.parse() {
+        Ok(limit) if (1..=QUESTION_LIMIT_MAX).contains(&limit) => Ok(limit),
+        _ => error("limit", format!("it is a number from 1 to {QUESTION_LIMIT_MAX}")),
+    }
+}
+
+fn parse_granularity(text: &str) -> Result<Granularity, QuestionError> {
+    if text == "all" {
+        return Ok(Granularity::All);
+    }
+    let split = text.len().saturating_sub(1);
+    let (number, unit) = text.split_at_checked(split).unwrap_or((text, ""));
+    match (number.parse::<u16>().map(i64::from), unit) {
+        (Ok(n @ 1..=1440), "m") => Ok(Granularity::Minutes(n)),
+        (Ok(n @ 1..=24), "h") => Ok(Granularity::Minutes(n * 60)),
+        (Ok(n @ 1..=366), "d") => Ok(Granularity::Days(n)),
+        _ => error("granularity", "it is 1m to 1440m, 1h to 24h, 1d to 366d, or all"),
+    }
+}
+
+/// A date or an RFC 3339 time, as a minute.
+fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i64, QuestionError> {
+    let Some(text) = text else { return error(parameter, "it is missing") };
+    // A date's parser passes over a time that follows; a time without a zone is no instant, and is refused.
+    let timestamp = if text.len() == DATE_BYTES {
+        text.parse::<Date>().and_then(|date| date.to_zoned(zone.clone())).map(|zoned| zoned.timestamp())
+    } else {
+        text.parse::<Timestamp>()
+    };
+    let Ok(timestamp) = timestamp else {
+        return error(parameter, "it is a date, as in 2024-01-31, or a time, as in 2024-01-31T12:00:00Z");
+    };
+    let second = timestamp.as_second();
+    if second.rem_euclid(60) != 0 || timestamp.subsec_nanosecond() != 0 {
+        return error(parameter, "it must be a whole minute");
+    }
+    // The calendar ends before MINUTE_MAX.
+    Ok((second / 60).clamp(-MINUTE_MAX, MINUTE_MAX))
+}
