@@ -1,2 +1,82 @@
-//! TODO
-fn main() {}
+//! The aggregator: takes frames, keeps their cells, answers questions, and passes frames on to central.
+
+mod cells;
+mod clock;
+mod config;
+mod crash;
+mod forward;
+mod health;
+mod http;
+mod ingest;
+mod keeper;
+mod metrics;
+mod server;
+mod store;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use tracing::error;
+use tracing_subscriber::EnvFilter;
+
+use crate::config::Config;
+use crate::server::{Server, StartError};
+
+/// What can't be started exits so.
+const EXIT_NOT_STARTED: u8 = 2;
+
+/// Takes frames, keeps their cells, answers questions.
+#[derive(Debug, Parser)]
+#[command(name = "catchment-aggregator", version)]
+struct Arguments {
+    /// The configuration file.
+    #[arg(long)]
+    config: PathBuf,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return not_started(&error.to_string()),
+    };
+    runtime.block_on(async {
+        let server = match start(&arguments).await {
+            Ok(server) => server,
+            Err(error) => return not_started(&error.to_string()),
+        };
+        println!("{}", server.ready_line());
+        match server.run(shutdown()).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                error!(%error, "the aggregator stops");
+                ExitCode::FAILURE
+            }
+        }
+    })
+}
+
+async fn start(arguments: &Arguments) -> Result<Server, StartError> {
+    Server::start(Config::load(&arguments.config)?, metrics::install().map_err(StartError::Metrics)?).await
+}
+
+fn not_started(problem: &str) -> ExitCode {
+    eprintln!("catchment-aggregator: {problem}");
+    ExitCode::from(EXIT_NOT_STARTED)
+}
+
+/// Ends when the process is asked to.
+async fn shutdown() {
+    use tokio::signal::unix::{SignalKind, signal};
+    // Without a handler the signal ends the process, which the store survives.
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return std::future::pending().await };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

@@ -1,0 +1,294 @@
+//! The cells of all clients: what the memtable and the store hold, seen as one.
+//!
+//! A frame's cells are in exactly one of three places: the open memtable, the frozen one that a flush is writing, or the
+//! store. Which is decided under one lock, so that a question counts each once whatever a flush does meanwhile.
+
+use std::collections::HashMap;
+use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::time::{Duration, Instant};
+
+use catchment_aggregator_core::answer::{Answer, TooMuch};
+use catchment_aggregator_core::limits::CLIENT_CUBES_MAX;
+use catchment_aggregator_core::planner::Cube;
+use catchment_aggregator_core::{Memtable, Plan};
+use catchment_cells::frame::{self, CellsBlock, CountersBlock};
+use catchment_cells::{ClientId, Secret, cube};
+use jiff::tz::TimeZone;
+use thiserror::Error;
+
+use crate::config::Limits;
+use crate::store::{Cursor, Folder, LogRow, LogSize, Store, StoreError};
+
+/// Cells between two looks at the clock.
+const CELLS_PER_LOOK: u32 = 1_024;
+
+/// All cells, for the writer, the keeper and questions.
+pub(crate) struct Cells {
+    store: Store,
+    limits: Limits,
+    tables: RwLock<Tables>,
+}
+
+struct Tables {
+    open: Memtable,
+    /// The log position that cells reach, with those of the open memtable.
+    position: u64,
+    /// When the open memtable got its first frame.
+    open_since: Option<Instant>,
+    frozen: Option<Arc<Frozen>>,
+    log: LogSize,
+    /// When the newest frame was cut, in ms.
+    as_of: Option<i64>,
+    /// The cubes that clients have beside the default ones.
+    cubes: HashMap<ClientId, Vec<Cube>>,
+}
+
+/// A memtable that a flush is writing.
+struct Frozen {
+    memtable: Memtable,
+    /// The run it is written as: the log position that it reaches.
+    run: u64,
+}
+
+/// A frame's cells and counters.
+#[derive(Debug, Default)]
+pub(crate) struct Blocks {
+    pub cells: CellsBlock,
+    pub counters: CountersBlock,
+    pub cut_at: i64,
+}
+
+/// A frame with a cube that contradicts an earlier one.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub(crate) enum CubeError {
+    #[error("cube {0} has other dimensions than before")]
+    Changed(Box<str>),
+    #[error("a client has more than {CLIENT_CUBES_MAX} cubes of its own")]
+    TooMany,
+}
+
+/// Why a question has no answer.
+#[derive(Debug, Error)]
+pub(crate) enum AnswerError {
+    #[error(transparent)]
+    TooMuch(#[from] TooMuch),
+    #[error("the question takes too long: narrow its range or ask for coarser buckets")]
+    TooLong,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl Cells {
+    /// Opens the cells over a store: whatever the log holds beyond the last flush is read again.
+    pub(crate) fn open(store: Store, limits: Limits, secret: &Secret, forwards: bool) -> Result<Cells, StoreError> {
+        let flushed = store.cursor(Cursor::Flushed)?;
+        let kept_from = if forwards { flushed.min(store.cursor(Cursor::Forwarded)?) } else { flushed };
+        let mut cubes: HashMap<ClientId, Vec<Cube>> = HashMap::new();
+        for (client, cube) in store.cubes()? {
+            cubes.entry(client).or_default().push(cube);
+        }
+        let tables = Tables {
+            open: Memtable::default(),
+            position: flushed,
+            open_since: None,
+            frozen: None,
+            log: LogSize::default(),
+            as_of: store.newest_cut_at()?,
+            cubes,
+        };
+        let cells = Cells { store, limits, tables: RwLock::new(tables) };
+        let mut folder = Folder::default();
+        for row in cells.store.rows(kept_from) {
+            let row = row?;
+            if row.position < flushed {
+                cells.write().log.append(&row);
+                continue;
+            }
+            let blocks = Blocks::of(&row, secret)?;
+            cells.merge(std::slice::from_ref(&row), vec![blocks]);
+            if cells.read().open.bytes() >= limits.memtable_bytes {
+                cells.flush(&mut folder)?;
+            }
+        }
+        Ok(cells)
+    }
+
+    /// The store beneath.
+    pub(crate) fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// Checks the cubes of a frame against those known, and returns the new ones, which are known from here on.
+    pub(crate) fn admit(&self, block: &CellsBlock) -> Result<Vec<(ClientId, Cube)>, CubeError> {
+        let mut new = Vec::new();
+        {
+            let tables = self.read();
+            for (client, section) in &block.0 {
+                let known = tables.cubes.get(client).map_or(&[][..], |cubes| cubes);
+                let before = new.len();
+                for (name, cells) in section {
+                    let fixed = cube::DEFAULT.iter().chain([&cube::RECEIVED]).find(|cube| *cube.name == **name);
+                    let own = known.iter().find(|cube| cube.name == *name);
+                    let same = match (fixed, own) {
+                        (Some(cube), _) => {
+                            cells.dimensions.iter().map(|name| &**name).eq(cube.dimensions.iter().copied())
+                        }
+                        (None, Some(cube)) => cells.dimensions == cube.dimensions,
+                        (None, None) => {
+                            let cube = Cube { name: name.clone(), dimensions: cells.dimensions.clone(), digest: false };
+                            new.push((client.clone(), cube));
+                            true
+                        }
+                    };
+                    if !same {
+                        return Err(CubeError::Changed(name.clone()));
+                    }
+                }
+                if known.len() + new.len() - before > CLIENT_CUBES_MAX {
+                    return Err(CubeError::TooMany);
+                }
+            }
+        }
+        if !new.is_empty() {
+            let mut tables = self.write();
+            for (client, cube) in &new {
+                tables.cubes.entry(client.clone()).or_default().push(cube.clone());
+            }
+        }
+        Ok(new)
+    }
+
+    /// Adds frames that the log holds.
+    pub(crate) fn merge(&self, rows: &[LogRow], blocks: Vec<Blocks>) {
+        let mut tables = self.write();
+        for (row, blocks) in rows.iter().zip(blocks) {
+            tables.open.merge(blocks.cells);
+            tables.open.merge_counters(blocks.counters);
+            tables.as_of = tables.as_of.max(Some(blocks.cut_at));
+            tables.position = row.position + 1;
+            tables.log.append(row);
+        }
+        tables.open_since.get_or_insert_with(Instant::now);
+    }
+
+    /// Whether there is no room for more frames: what is lacking, as a sentence.
+    pub(crate) fn full(&self) -> Option<&'static str> {
+        let tables = self.read();
+        if tables.log.bytes() >= self.limits.log_bytes {
+            Some("the log is full")
+        } else if tables.open.bytes() >= 2 * self.limits.memtable_bytes {
+            Some("the memtable is full")
+        } else {
+            None
+        }
+    }
+
+    /// Whether it is time to flush.
+    pub(crate) fn is_flush_due(&self) -> bool {
+        let tables = self.read();
+        tables.open.bytes() >= self.limits.memtable_bytes
+            || tables.open_since.is_some_and(|since| since.elapsed() >= Duration::from_secs(self.limits.flush_s))
+    }
+
+    /// Writes the open memtable to the store. One caller at a time: the keeper.
+    pub(crate) fn flush(&self, folder: &mut Folder) -> Result<(), StoreError> {
+        let frozen = {
+            let mut tables = self.write();
+            if tables.open_since.take().is_none() {
+                return Ok(());
+            }
+            let frozen = Arc::new(Frozen { memtable: std::mem::take(&mut tables.open), run: tables.position });
+            tables.frozen = Some(frozen.clone());
+            frozen
+        };
+        self.store.flush(&frozen.memtable, &zone(), frozen.run, folder)?;
+        self.write().frozen = None;
+        Ok(())
+    }
+
+    /// Gives back the disk of the log before a position.
+    pub(crate) fn truncate(&self, position: u64) -> Result<(), StoreError> {
+        self.store.truncate(position)?;
+        self.write().log.truncate(position);
+        Ok(())
+    }
+
+    /// Bytes of the memtables and of the log.
+    pub(crate) fn bytes(&self) -> (usize, u64) {
+        let tables = self.read();
+        let frozen = tables.frozen.as_ref().map_or(0, |frozen| frozen.memtable.bytes());
+        (tables.open.bytes() + frozen, tables.log.bytes())
+    }
+
+    /// The cubes that a client has beside the default ones.
+    pub(crate) fn cubes(&self, client: &ClientId) -> Vec<Cube> {
+        self.read().cubes.get(client).cloned().unwrap_or_default()
+    }
+
+    /// Answers a planned question of a client, and says when the newest frame in the answer was cut.
+    pub(crate) fn answer(
+        &self,
+        client: &ClientId,
+        plan: Plan,
+        deadline: Instant,
+    ) -> Result<(Answer, Option<i64>), AnswerError> {
+        let (spans, cube) = (plan.spans.clone(), plan.cube.clone());
+        let (start, end) = (plan.question.start, plan.question.end);
+        let mut answer = Answer::new(plan);
+        let mut looks = 0u32;
+        let mut add = |bucket, values: &_, cell: &_| {
+            looks = looks.wrapping_add(1);
+            if looks.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= deadline {
+                return Err(AnswerError::TooLong);
+            }
+            Ok(answer.add(bucket, values, cell)?)
+        };
+        let (frozen, snapshot, as_of) = {
+            let tables = self.read();
+            for (minute, values, cell) in tables.open.scan(client, &cube.name, start, end) {
+                add(minute, values, cell)?;
+            }
+            (tables.frozen.clone(), self.store.snapshot(), tables.as_of)
+        };
+        if let Some(frozen) = &frozen {
+            for (minute, values, cell) in frozen.memtable.scan(client, &cube.name, start, end) {
+                add(minute, values, cell)?;
+            }
+        }
+        // The snapshot may hold the frozen memtable's run already, or not: those cells were just added.
+        let without_run = frozen.map(|frozen| frozen.run);
+        for span in spans {
+            snapshot.scan(client, &cube, span, without_run, &mut add)?;
+        }
+        Ok((answer, as_of))
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Tables> {
+        // A writer that panicked ends the process; until then what it left is read.
+        self.tables.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Tables> {
+        self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Blocks {
+    /// The cells and counters of a frame of the log, which were decoded once before they got there.
+    fn of(row: &LogRow, secret: &Secret) -> Result<Blocks, StoreError> {
+        let failed = |reason: String| StoreError::Frame { position: row.position, reason };
+        let header = frame::peek(&row.frame).map_err(|error| failed(error.to_string()))?;
+        let key = secret.frame_key(&header.producer);
+        let opened = frame::open(&row.frame, &key).map_err(|error| failed(error.to_string()))?;
+        Ok(Blocks {
+            cells: opened.cells().map_err(|error| failed(error.to_string()))?,
+            counters: opened.counters().map_err(|error| failed(error.to_string()))?,
+            cut_at: header.cut_at,
+        })
+    }
+}
+
+/// The clock that hours and days are cut on: UTC, until clients have a configured one.
+pub(crate) fn zone() -> TimeZone {
+    TimeZone::UTC
+}

@@ -1,0 +1,84 @@
+//! The keeper: flushes the memtable, cuts the log off behind it, and folds the runs that flushes leave.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use tracing::info;
+
+use crate::cells::Cells;
+use crate::health::Health;
+use crate::store::{Cursor, Folder, StoreError};
+use crate::{crash, metrics};
+
+/// So often the keeper looks.
+const TICK: Duration = Duration::from_millis(100);
+/// The log is cut off when it can shrink by so many positions, or with a flush.
+const TRUNCATE_ROWS: u64 = 1_024;
+
+/// The keeper.
+pub(crate) struct Keeper {
+    cells: Arc<Cells>,
+    /// The position up to which central has all frames; `None`: there is no central.
+    forwarded: Option<Arc<AtomicU64>>,
+    health: Arc<Health>,
+    folder: Folder,
+    /// The log was cut off here last.
+    truncated: u64,
+}
+
+impl Keeper {
+    /// A keeper of cells, of which the forwarder says how far central is.
+    pub(crate) fn new(cells: Arc<Cells>, forwarded: Option<Arc<AtomicU64>>, health: Arc<Health>) -> Keeper {
+        Keeper { cells, forwarded, health, folder: Folder::default(), truncated: 0 }
+    }
+
+    /// Keeps until told to stop. Blocks: run it on a thread of its own.
+    pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<(), StoreError> {
+        while !stop.load(Ordering::Relaxed) {
+            if !self.tick()? {
+                std::thread::sleep(TICK);
+            }
+        }
+        Ok(())
+    }
+
+    /// Does what is due, and says whether there is more to do at once.
+    pub(crate) fn tick(&mut self) -> Result<bool, StoreError> {
+        let (memtable, log) = self.cells.bytes();
+        metrics::set_bytes(memtable, log);
+        self.health.set("store", self.cells.full().map(str::to_owned));
+        let flush = self.cells.is_flush_due();
+        if flush {
+            self.flush()?;
+        }
+        self.truncate(flush)?;
+        let Some(bucket) = self.folder.next() else { return Ok(false) };
+        metrics::count_folded(self.cells.store().fold(&bucket)?);
+        Ok(true)
+    }
+
+    fn flush(&mut self) -> Result<(), StoreError> {
+        let started = Instant::now();
+        let (bytes, _) = self.cells.bytes();
+        self.cells.flush(&mut self.folder)?;
+        metrics::observe_flush(started.elapsed());
+        info!(bytes, ms = started.elapsed().as_millis() as u64, "memtable flushed");
+        Ok(())
+    }
+
+    /// Cuts the log off where neither a restart nor central needs it.
+    fn truncate(&mut self, flushed: bool) -> Result<(), StoreError> {
+        let mut position = self.cells.store().cursor(Cursor::Flushed)?;
+        if let Some(forwarded) = &self.forwarded {
+            position = position.min(forwarded.load(Ordering::Acquire));
+        }
+        let rows = position.saturating_sub(self.truncated);
+        if rows >= TRUNCATE_ROWS || (flushed && rows > 0) {
+            self.cells.truncate(position)?;
+            self.truncated = position;
+            crash::point("truncate.after");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,189 @@
+//! The server: its parts, their start, and their end.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use axum::Router;
+use catchment_aggregator_core::Watched;
+use catchment_link::{Client, InvalidAddress, ServeError, ServerTls, TlsError};
+use metrics_exporter_prometheus::PrometheusHandle;
+use serde_json::json;
+use thiserror::Error;
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc, oneshot, watch};
+use tokio::time::timeout;
+use tracing::info;
+
+use crate::cells::Cells;
+use crate::config::{Config, ConfigError};
+use crate::forward::Forwarder;
+use crate::health::Health;
+use crate::http::{self, Api};
+use crate::ingest::Writer;
+use crate::keeper::Keeper;
+use crate::store::{Cursor, Store, StoreError};
+
+/// Frames that may wait for the writer.
+const ARRIVALS_MAX: usize = 256;
+/// How long questions may take to end once the process is asked to.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+/// An aggregator that is ready to run.
+pub(crate) struct Server {
+    http: TcpListener,
+    link: std::net::UdpSocket,
+    addresses: (SocketAddr, SocketAddr),
+    tls: ServerTls,
+    router: Router,
+    health: Arc<Health>,
+    writer: Writer,
+    keeper: Keeper,
+    forwarder: Option<Forwarder>,
+}
+
+/// Why an aggregator doesn't start.
+#[derive(Debug, Error)]
+pub(crate) enum StartError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("can't listen on {address}: {error}")]
+    Listen { address: SocketAddr, error: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error("[upstream] address: {0}")]
+    Upstream(#[from] InvalidAddress),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("metrics can't be recorded: {0}")]
+    Metrics(String),
+}
+
+/// Why an aggregator ended without being asked to.
+#[derive(Debug, Error)]
+pub(crate) enum RunError {
+    #[error("the {part} failed: {error}")]
+    Store { part: &'static str, error: StoreError },
+    #[error("the {0} died")]
+    Died(&'static str),
+    #[error(transparent)]
+    Link(#[from] ServeError),
+    #[error("the HTTP server failed: {0}")]
+    Http(io::Error),
+}
+
+impl Server {
+    /// Opens the store, replays the log and binds the sockets.
+    pub(crate) async fn start(config: Config, prometheus: PrometheusHandle) -> Result<Server, StartError> {
+        let secret = config.secret()?;
+        let tls = config.tls.server()?;
+        let listen = |error| StartError::Listen { address: config.http, error };
+        let http = TcpListener::bind(config.http).await.map_err(listen)?;
+        let http_address = http.local_addr().map_err(listen)?;
+        let listen = |error| StartError::Listen { address: config.link, error };
+        let link = std::net::UdpSocket::bind(config.link).map_err(listen)?;
+        let link_address = link.local_addr().map_err(listen)?;
+
+        let store = Store::open(&config.data)?;
+        let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, config.upstream.is_some())?);
+        let watched = Arc::new(Mutex::new(Watched::default()));
+        let appended = Arc::new(Notify::new());
+        let health = Arc::new(Health::default());
+        let (mut forwarder, mut cursor) = (None, None);
+        if let Some(upstream) = config.upstream {
+            let central = Client::new(upstream.address, config.tls.client()?)?;
+            let forwarded = Arc::new(AtomicU64::new(store.cursor(Cursor::Forwarded)?));
+            forwarder = Some(Forwarder::new(store, central, appended.clone(), forwarded.clone())?);
+            cursor = Some(forwarded);
+        }
+        let home = (!config.central).then_some(config.region);
+        let writer = Writer::new(cells.clone(), secret.clone(), home, watched.clone(), appended)?;
+        let keeper = Keeper::new(cells.clone(), cursor, health.clone());
+        let router = http::router(Arc::new(Api::new(cells, secret, watched, health.clone(), prometheus)));
+        let addresses = (http_address, link_address);
+        Ok(Server { http, link, addresses, tls, router, health, writer, keeper, forwarder })
+    }
+
+    /// The line that tells a supervisor that frames and questions are taken, and where.
+    pub(crate) fn ready_line(&self) -> String {
+        let (http, link) = self.addresses;
+        json!({ "ready": true, "http": http.to_string(), "link": link.to_string() }).to_string()
+    }
+
+    /// Runs until the shutdown, or until a part fails: then all of it does, visibly, and whoever supervises it starts it
+    /// again.
+    pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
+        let Server { http, link, tls, router, health, writer, keeper, forwarder, .. } = self;
+        let (stop, stopping) = watch::channel(false);
+        let stopped = |mut stopping: watch::Receiver<bool>| async move {
+            // An error says that the sender is gone, which is a stop too.
+            let _ = stopping.wait_for(|stop| *stop).await;
+        };
+        let (arrivals, arriving) = mpsc::channel(ARRIVALS_MAX);
+        let mut writer = spawn_part("writer", move || writer.run(arriving));
+        let keeper_stop = Arc::new(AtomicBool::new(false));
+        let mut keeper = {
+            let stop = keeper_stop.clone();
+            spawn_part("keeper", move || keeper.run(&stop))
+        };
+        let mut forwarder = tokio::spawn(async move {
+            match forwarder {
+                Some(forwarder) => forwarder.run().await,
+                None => std::future::pending().await,
+            }
+        });
+        let mut link = tokio::spawn(catchment_link::serve(link, tls, arrivals, stopped(stopping.clone())));
+        let server = axum::serve(http, router).with_graceful_shutdown(stopped(stopping));
+        let mut http = tokio::spawn(server.into_future());
+
+        let ending = tokio::select! {
+            () = shutdown => Ok(()),
+            ended = &mut writer => Err(part_error("writer", ended)),
+            ended = &mut keeper => Err(part_error("keeper", ended)),
+            ended = &mut forwarder => Err(part_error("forwarder", ended)),
+            ended = &mut link => match ended {
+                Ok(Err(error)) => Err(error.into()),
+                _ => Err(RunError::Died("link")),
+            },
+            ended = &mut http => match ended {
+                Ok(Err(error)) => Err(RunError::Http(error)),
+                _ => Err(RunError::Died("HTTP server")),
+            },
+        };
+        health.set("process", Some("it is stopping".into()));
+        ending?;
+        info!("stopping");
+        stop.send_replace(true);
+        forwarder.abort();
+        // The link answers what has arrived, and lets go of the writer, which ends when it has stored that.
+        let _ = link.await;
+        let _ = writer.await;
+        keeper_stop.store(true, Ordering::Relaxed);
+        let _ = keeper.await;
+        let _ = timeout(DRAIN_MAX, http).await;
+        Ok(())
+    }
+}
+
+/// Runs a part on a thread of its own; the receiver learns how it ended, or only that it did if it panicked.
+fn spawn_part(
+    name: &'static str,
+    run: impl FnOnce() -> Result<(), StoreError> + Send + 'static,
+) -> oneshot::Receiver<Result<(), StoreError>> {
+    let (ended, ending) = oneshot::channel();
+    // Dropped with the closure where no thread can be had, which the receiver takes for a part that died.
+    let _ = std::thread::Builder::new().name(name.into()).spawn(move || {
+        let _ = ended.send(run());
+    });
+    ending
+}
+
+fn part_error<E>(part: &'static str, ended: Result<Result<(), StoreError>, E>) -> RunError {
+    match ended {
+        Ok(Err(error)) => RunError::Store { part, error },
+        _ => RunError::Died(part),
+    }
+}

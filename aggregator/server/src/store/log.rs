@@ -1,0 +1,163 @@
+//! The log: every frame that was acked, until cells and central have it.
+//!
+//! Rows are never removed one by one. A table whose rows all lie before both cursors is dropped as a whole, which gives
+//! its disk back at once (docs/BENCHMARKS.md, "Log on fjall"); rows before the cursors that a table still holds, or that
+//! a restart reads back from the journal, are passed over.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+use catchment_aggregator_core::marks::Mark;
+use catchment_aggregator_core::planner::Cube;
+use catchment_cells::ClientId;
+use catchment_cells::ack::Status;
+use catchment_cells::codec::{DecodeError, Reader};
+use catchment_cells::frame::Producer;
+use fjall::AbstractTree;
+
+use super::{Cursor, Store, StoreError};
+
+/// The version byte of a log's row.
+const VERSION: u8 = 1;
+/// Rows are counted together until they have so many bytes.
+const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// A frame in the log.
+#[derive(Debug, Clone)]
+pub(crate) struct LogRow {
+    /// Its place, from 1.
+    pub position: u64,
+    /// When it arrived, in ms.
+    pub received_at: i64,
+    /// Its bytes.
+    pub frame: Bytes,
+}
+
+/// How many bytes of frames the log has.
+#[derive(Debug, Default)]
+pub(crate) struct LogSize {
+    /// Of each segment, the position after its last row, and its bytes.
+    segments: VecDeque<(u64, u64)>,
+    bytes: u64,
+}
+
+impl LogRow {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(9 + self.frame.len());
+        out.push(VERSION);
+        out.extend_from_slice(&self.received_at.to_le_bytes());
+        out.extend_from_slice(&self.frame);
+        out
+    }
+
+    fn decode(key: &[u8], value: Bytes) -> Result<LogRow, DecodeError> {
+        let position = u64::from_be_bytes(Reader::new(key).array()?);
+        let mut reader = Reader::new(&value);
+        match reader.u8()? {
+            VERSION => {}
+            version => return Err(DecodeError::Version(version)),
+        }
+        let received_at = reader.i64()?;
+        let frame = value.slice(value.len() - reader.remaining()..);
+        Ok(LogRow { position, received_at, frame })
+    }
+}
+
+impl LogSize {
+    /// A row was appended.
+    pub(crate) fn append(&mut self, row: &LogRow) {
+        let bytes = row.frame.len() as u64;
+        self.bytes += bytes;
+        match self.segments.back_mut() {
+            Some((end, segment)) if *segment < SEGMENT_BYTES => {
+                *end = row.position + 1;
+                *segment += bytes;
+            }
+            _ => self.segments.push_back((row.position + 1, bytes)),
+        }
+    }
+
+    /// All rows before the position are gone.
+    pub(crate) fn truncate(&mut self, position: u64) {
+        while let Some((_, bytes)) = self.segments.pop_front_if(|(end, _)| *end <= position) {
+            self.bytes -= bytes;
+        }
+    }
+
+    /// Bytes of frames, give or take a segment.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.bytes
+    }
+}
+
+impl Store {
+    /// Appends rows with the marks after them, and the cubes that they are the first to have, in one synced batch.
+    pub(crate) fn append(
+        &self,
+        rows: &[LogRow],
+        marks: &HashMap<Producer, Mark>,
+        cubes: &[(ClientId, Cube)],
+    ) -> Result<(), StoreError> {
+        let mut batch = self.synced_batch();
+        for row in rows {
+            batch.insert(&self.log, row.position.to_be_bytes(), row.encode());
+        }
+        for (producer, mark) in marks {
+            batch.insert(&self.marks, producer.encode(), mark.encode());
+        }
+        for (client, cube) in cubes {
+            self.put_cube(&mut batch, client, cube);
+        }
+        Ok(batch.commit()?)
+    }
+
+    /// The position that the next row gets.
+    pub(crate) fn next_position(&self) -> Result<u64, StoreError> {
+        let last = match self.log.last_key_value() {
+            None => 0,
+            Some(row) => u64::from_be_bytes(Reader::new(&row.key()?).array().map_err(log_row)?),
+        };
+        Ok((last + 1).max(self.cursor(Cursor::Flushed)?).max(self.cursor(Cursor::Forwarded)?))
+    }
+
+    /// The rows from a position on.
+    pub(crate) fn rows(&self, from: u64) -> impl Iterator<Item = Result<LogRow, StoreError>> {
+        self.log.range(from.to_be_bytes()..).map(|guard| {
+            let (key, value) = guard.into_inner()?;
+            LogRow::decode(&key, Bytes::from_owner(value)).map_err(log_row)
+        })
+    }
+
+    /// Gives the disk of rows before the position back, as far as whole tables have no others.
+    pub(crate) fn truncate(&self, position: u64) -> Result<(), StoreError> {
+        Ok(self.log.tree.drop_range(..position.to_be_bytes()).map_err(fjall::Error::from)?)
+    }
+
+    /// Moves the cursor of what central has. Not synced: a frame that is sent again is known there.
+    pub(crate) fn set_forwarded(&self, position: u64) -> Result<(), StoreError> {
+        Ok(self.meta.insert(Cursor::Forwarded.key(), position.to_le_bytes())?)
+    }
+
+    /// Keeps a frame that central refuses for good, and moves the cursor past it.
+    pub(crate) fn park(&self, row: &LogRow, status: Status) -> Result<(), StoreError> {
+        let mut batch = self.synced_batch();
+        let value = [&[VERSION, status as u8][..], &row.encode()].concat();
+        batch.insert(&self.parked, row.position.to_be_bytes(), value);
+        batch.insert(&self.meta, Cursor::Forwarded.key(), (row.position + 1).to_le_bytes());
+        Ok(batch.commit()?)
+    }
+
+    /// How many frames are parked, and their bytes.
+    pub(crate) fn parked(&self) -> Result<(u64, u64), StoreError> {
+        let (mut frames, mut bytes) = (0, 0);
+        for row in self.parked.iter() {
+            frames += 1;
+            bytes += u64::from(row.size()?);
+        }
+        Ok((frames, bytes))
+    }
+}
+
+fn log_row(error: DecodeError) -> StoreError {
+    StoreError::Row { keyspace: "log", error }
+}

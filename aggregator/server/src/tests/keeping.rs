@@ -1,0 +1,87 @@
+use super::kit::{Aggregator, DAY, Folder, Shard, client, event, one};
+use catchment_cells::frame::CellsBlock;
+
+/// All that is asked in these tests, of cells in every place and tier.
+const QUERIES: [&str; 4] = [
+    "metric=events&metric=users&metric=sum:duration&metric=p95:duration&start=2024-01-01&end=2024-01-04&granularity=1d",
+    "metric=page_views&metric=max:duration&start=2024-01-01T00:30:00Z&end=2024-01-03T10:17:00Z&granularity=1h",
+    "metric=events&start=2024-01-01&end=2024-01-02&granularity=7m",
+    "metric=events&metric=users&group_by=page&limit=3&start=2024-01-01&end=2024-01-04",
+];
+
+fn busy_frame(shard: &mut Shard, n: i64) -> bytes::Bytes {
+    let mut block = CellsBlock::default();
+    for i in 0..40 {
+        let minute = DAY + (n * 977 + i * 131) % (3 * 24 * 60);
+        let page = format!("/{}", (n + i) % 7);
+        event(&mut block, &client("a"), minute, &page, (n * i % 50) as u64, i);
+    }
+    shard.cut(block)
+}
+
+#[test]
+fn answers_don_t_depend_on_flushes_folds_and_restarts() {
+    let (calm, restless) = (Folder::new(), Folder::new());
+    let (mut calm, mut shard, a) = (Aggregator::open(&calm), Shard::new(1), client("a"));
+    let mut open = Aggregator::open(&restless);
+    for n in 0..30 {
+        let frame = busy_frame(&mut shard, n);
+        calm.send(frame.clone());
+        open.send(frame);
+        if n % 2 == 0 {
+            open.keep();
+        }
+        if n % 7 == 0 {
+            drop(open);
+            open = Aggregator::open(&restless);
+        }
+        for query in QUERIES {
+            assert_eq!(open.ask(&a, query), calm.ask(&a, query), "after frame {n}: {query}");
+        }
+    }
+}
+
+#[test]
+fn a_restart_replays_what_was_not_flushed() {
+    let folder = Folder::new();
+    let (mut shard, a) = (Shard::new(1), client("a"));
+    for n in 0..4 {
+        let mut aggregator = Aggregator::open(&folder);
+        assert_eq!(aggregator.events(&a), n * 2);
+        aggregator.send(shard.cut(one(&a, DAY)));
+        if n % 2 == 0 {
+            aggregator.keep();
+        }
+        aggregator.send(shard.cut(one(&a, DAY + 1)));
+    }
+    assert_eq!(Aggregator::open(&folder).events(&a), 8);
+}
+
+#[test]
+fn runs_are_folded_into_one() {
+    let folder = Folder::new();
+    let (mut aggregator, mut shard, a) = (Aggregator::open(&folder), Shard::new(1), client("a"));
+    let mut most = 0;
+    for n in 0..40u64 {
+        aggregator.send(shard.cut(one(&a, DAY)));
+        aggregator.keep();
+        assert_eq!(aggregator.events(&a), n + 1);
+        most = most.max(aggregator.cells.store().cell_rows());
+    }
+    // total, event_type, page and audience in three tiers, with never more than 8 runs each.
+    assert!(most <= 4 * 3 * 8, "{most} rows");
+    assert!(most > 4 * 3, "nothing was ever there to fold");
+}
+
+#[test]
+fn the_log_gives_its_disk_back() {
+    let folder = Folder::new();
+    let (mut aggregator, mut shard, a) = (Aggregator::open(&folder), Shard::new(1), client("a"));
+    for n in 0..20 {
+        aggregator.send(shard.cut(one(&a, DAY + n)));
+    }
+    assert!(aggregator.cells.bytes().1 > 0);
+    aggregator.keep();
+    assert_eq!(aggregator.cells.bytes(), (0, 0));
+    assert_eq!(aggregator.events(&a), 20);
+}
