@@ -28,7 +28,7 @@ mod code {
 
     /// Nothing is left to say.
     pub(crate) const DONE: VarInt = VarInt::from_u32(0);
-    /// A length over what a frame or ack may have.
+    /// A length over what a frame may have.
     pub(crate) const TOO_LONG: VarInt = VarInt::from_u32(1);
     /// The peer broke the protocol, or an answer can't be had.
     pub(crate) const BROKEN: VarInt = VarInt::from_u32(2);

@@ -21,7 +21,9 @@ use crate::tls::ServerTls;
 pub const CONNECTIONS_MAX: usize = 64;
 /// Longest wait for a new connection's handshake and stream.
 const OPENING_TIME_MAX: Duration = Duration::from_secs(10);
-/// Longest wait, at the end, for the acks of frames that have arrived, and for their delivery.
+/// Longest wait for a client to have the last acks; one that is gone would be waited for until it is idle.
+const DELIVERY_TIME_MAX: Duration = Duration::from_secs(1);
+/// Longest wait, at the end, for the acks of frames that have arrived.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(10);
 
 /// A frame that has arrived.
@@ -188,7 +190,7 @@ async fn speak(
         stream.write_all_chunks(&mut chunks(ack)).await?;
     }
     let _ = stream.finish();
-    // Closing the connection would overtake what is still on its way. If it is gone already, so be it.
-    let _ = stream.stopped().await;
+    // Closing the connection would overtake what is still on its way.
+    let _ = timeout(DELIVERY_TIME_MAX, stream.stopped()).await;
     Ok(())
 }

@@ -12,7 +12,7 @@ use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, Producer};
 use catchment_cells::limits::{FRAME_BYTES_MAX, LINK_WINDOW};
-use catchment_link::{Arrival, Client, LinkError, ServeError, Tls, TlsError, serve};
+use catchment_link::{Arrival, CONNECTIONS_MAX, Client, LinkError, ServeError, Tls, TlsError, serve};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, VarInt};
 use rustls::RootCertStore;
@@ -117,6 +117,14 @@ async fn send_until_acked(client: &Client) -> Duration {
 
 /// A bare QUIC client that may say anything, with or without a certificate.
 async fn stranger(address: SocketAddr, ca: &Tls, certificate: Option<&Tls>) -> quinn::Connection {
+    try_stranger(address, ca, certificate).await.unwrap()
+}
+
+async fn try_stranger(
+    address: SocketAddr,
+    ca: &Tls,
+    certificate: Option<&Tls>,
+) -> Result<quinn::Connection, ConnectionError> {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(&ca.ca).unwrap()).unwrap();
     let builder = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
@@ -135,7 +143,7 @@ async fn stranger(address: SocketAddr, ca: &Tls, certificate: Option<&Tls>) -> q
     tls.alpn_protocols = vec![b"catchment/1".to_vec()];
     let config = quinn::ClientConfig::new(Arc::new(QuicClientConfig::try_from(tls).unwrap()));
     let endpoint = Endpoint::client(loopback()).unwrap();
-    endpoint.connect_with(config, address, "aggregator").unwrap().await.unwrap()
+    endpoint.connect_with(config, address, "aggregator").unwrap().await
 }
 
 #[tokio::test]
@@ -413,6 +421,25 @@ async fn garbage_harms_nobody() {
 }
 
 #[tokio::test]
+async fn a_server_refuses_connections_beyond_its_bound() {
+    let authority = Authority::new();
+    let server = Server::start(&authority.issue("aggregator"), loopback()).await;
+    let (address, _stop, _) = server.answer_all();
+    let tls = authority.issue("relay");
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let connection = stranger(address, &tls, Some(&tls)).await;
+        let (mut send, receive) = connection.open_bi().await.unwrap();
+        send.write_all(&[0]).await.unwrap();
+        held.push((connection, send, receive));
+    }
+    let refused = try_stranger(address, &tls, Some(&tls)).await;
+    assert!(matches!(refused, Err(ConnectionError::ConnectionClosed(_))), "{refused:?}");
+    held.pop();
+    assert!(send_until_acked(&client(address, &tls)).await < Duration::from_secs(5));
+}
+
+#[tokio::test]
 async fn a_server_that_stops_answers_what_has_arrived() {
     let authority = Authority::new();
     let mut server = Server::start(&authority.issue("aggregator"), loopback()).await;
@@ -424,6 +451,27 @@ async fn a_server_that_stops_answers_what_has_arrived() {
     waiting.into_iter().for_each(|arrival| drop(answer(arrival)));
     assert_eq!(seqs(&sending.await.unwrap()), [1, 2]);
     timeout(Duration::from_secs(5), server.done).await.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_server_that_stops_does_not_wait_for_a_client_that_was_killed() {
+    let authority = Authority::new();
+    let server = Server::start(&authority.issue("aggregator"), loopback()).await;
+    let client_tls = authority.issue("relay");
+    let theirs = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let done = server.done;
+    let mut arrivals = server.arrivals;
+    let sending = theirs.spawn(async move {
+        let client = client(server.address, &client_tls);
+        let answers = client.send(frames(1, 1..=1)).await;
+        (client, answers)
+    });
+    answer(arrivals.recv().await.unwrap());
+    let (_client, answers) = sending.await.unwrap();
+    assert_eq!(seqs(&answers), [1]);
+    theirs.shutdown_background();
+    server.stop.send(()).unwrap();
+    timeout(Duration::from_secs(4), done).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]

@@ -46,40 +46,31 @@ impl Homes {
 
     /// Sends the frames of a body on, and answers the body of their acks.
     pub(crate) async fn forward(&self, body: Bytes) -> Result<Vec<u8>, BadPost> {
-        let frames = split(body)?;
-        let mut acks = Vec::with_capacity(frames.len());
-        let mut homes = Vec::with_capacity(frames.len());
         let mut parcels: BTreeMap<&str, Parcel> = BTreeMap::new();
-        for (place, frame) in frames.into_iter().enumerate() {
-            let header = match frame::peek(&frame) {
-                Ok(header) => header,
-                Err(error) => {
-                    let (producer, seq) = sender_of(&frame).ok_or(BadPost::Nobodys(place))?;
-                    let unknown = matches!(error, FrameError::Version(_));
-                    let status = if unknown { Status::Version } else { Status::Malformed };
-                    acks.push(Ack::refusal(status, producer, seq, error.to_string()));
-                    homes.push(None);
-                    continue;
-                }
-            };
-            let home = self.0.get_key_value(&header.home).map(|(home, _)| home.as_str());
-            homes.push(home);
-            if let Some(home) = home {
-                let parcel = parcels.entry(home).or_default();
-                parcel.places.push(place);
-                parcel.frames.push(frame);
-                // Until its aggregator says otherwise.
-                let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, "");
-                ack.retry_after_ms = RETRY_AFTER_MS;
-                acks.push(ack);
-            } else {
-                let detail = format!("this relay knows no home {:?}", header.home);
-                acks.push(Ack::refusal(Status::WrongHome, header.producer, header.seq, detail));
-            }
+        let mut acks = Vec::new();
+        for (place, frame) in split(body)?.into_iter().enumerate() {
+            acks.push(match frame::peek(&frame) {
+                Ok(header) => match self.0.get_key_value(&header.home) {
+                    Some((home, _)) => {
+                        let parcel = parcels.entry(home).or_default();
+                        parcel.places.push(place);
+                        parcel.frames.push(frame);
+                        // Until its aggregator says otherwise.
+                        let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, "");
+                        ack.retry_after_ms = RETRY_AFTER_MS;
+                        (Some(home.as_str()), ack)
+                    }
+                    None => {
+                        let detail = format!("this relay knows no home {:?}", header.home);
+                        (None, Ack::refusal(Status::WrongHome, header.producer, header.seq, detail))
+                    }
+                },
+                Err(error) => (None, refuse(&frame, &error).ok_or(BadPost::Nobodys(place))?),
+            });
         }
         self.send(parcels, &mut acks).await;
         let mut answer = Vec::with_capacity(acks.len() * 128);
-        for (ack, home) in acks.iter().zip(homes) {
+        for (home, ack) in acks {
             metrics::count_frame(home, ack.status);
             framing::put(&mut answer, &ack.encode());
         }
@@ -87,7 +78,7 @@ impl Homes {
     }
 
     /// Sends to all homes at once: one that is out of reach doesn't hold up another.
-    async fn send(&self, parcels: BTreeMap<&str, Parcel>, acks: &mut [Ack]) {
+    async fn send(&self, parcels: BTreeMap<&str, Parcel>, acks: &mut [(Option<&str>, Ack)]) {
         let mut sending = JoinSet::new();
         for (home, Parcel { places, frames }) in parcels {
             let client = self.0[home].clone();
@@ -97,9 +88,10 @@ impl Homes {
             // It is never aborted, and a panic in it leaves its frames "unreachable".
             let Ok((places, answers)) = sent else { continue };
             for (place, answer) in places.into_iter().zip(answers) {
+                let (_, ack) = &mut acks[place];
                 match answer {
-                    Ok(ack) => acks[place] = ack,
-                    Err(error) => acks[place].detail = error.to_string(),
+                    Ok(answer) => *ack = answer,
+                    Err(error) => ack.detail = error.to_string(),
                 }
             }
         }
@@ -115,9 +107,9 @@ fn split(body: Bytes) -> Result<Vec<Bytes>, BadPost> {
     if rest.is_empty() { Ok(frames) } else { Err(BadPost::Truncated) }
 }
 
-/// Whose frame it is, where the rest of it can't be read: the header begins with the producer in any version, so that
-/// a refusal finds its way back.
-fn sender_of(frame: &[u8]) -> Option<(Producer, u64)> {
+/// The ack of a frame that can't be read. Its header begins with the producer in any version, so that the refusal finds
+/// its way back.
+fn refuse(frame: &[u8], error: &FrameError) -> Option<Ack> {
     let mut reader = Reader::new(frame);
     if reader.array::<2>().ok()? != *b"CF" {
         return None;
@@ -126,5 +118,6 @@ fn sender_of(frame: &[u8]) -> Option<(Producer, u64)> {
     let producer_bytes = reader.u8().ok()?;
     let producer = Producer::decode(reader.bytes(producer_bytes.into()).ok()?).ok()?;
     let seq = reader.str8().and_then(|_home| reader.u64()).unwrap_or(0);
-    Some((producer, seq))
+    let status = if matches!(error, FrameError::Version(_)) { Status::Version } else { Status::Malformed };
+    Some(Ack::refusal(status, producer, seq, error.to_string()))
 }

@@ -36,7 +36,7 @@ struct Relay {
     in_flight: Arc<Semaphore>,
 }
 
-/// A POST without acks. All of them are the shard's to read, and say no more than it knows.
+/// Why a POST gets no acks.
 enum Refusal {
     Unauthorized,
     TooLarge,
