@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Body;
+use axum::body::{Body, HttpBody};
 use axum::extract::{DefaultBodyLimit, FromRequest, Request, State};
-use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
+use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, RETRY_AFTER};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -98,11 +98,12 @@ async fn answer(relay: Arc<Relay>, request: Request<Body>) -> Result<Vec<u8>, Re
     if !bearer(request.headers()).is_some_and(|token| relay.token.matches(token)) {
         return Err(Refusal::Unauthorized);
     }
-    let length = content_length(request.headers()).unwrap_or(POST_BYTES_MAX);
-    if length > POST_BYTES_MAX {
-        return Err(Refusal::TooLarge);
-    }
-    let held = relay.in_flight.clone().try_acquire_many_owned(length as u32).map_err(|_| Refusal::Full)?;
+    let bytes_max = match request.body().size_hint().upper() {
+        Some(bytes) if bytes > POST_BYTES_MAX as u64 => return Err(Refusal::TooLarge),
+        Some(bytes) => bytes as u32,
+        None => POST_BYTES_MAX as u32,
+    };
+    let held = relay.in_flight.clone().try_acquire_many_owned(bytes_max).map_err(|_| Refusal::Full)?;
     let body = match timeout(BODY_TIME_MAX, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => body,
         Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => return Err(Refusal::TooLarge),
@@ -126,10 +127,6 @@ async fn answer(relay: Arc<Relay>, request: Request<Body>) -> Result<Vec<u8>, Re
 
 fn bearer(headers: &HeaderMap) -> Option<&[u8]> {
     headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")
-}
-
-fn content_length(headers: &HeaderMap) -> Option<usize> {
-    headers.get(CONTENT_LENGTH)?.to_str().ok()?.parse().ok()
 }
 
 impl IntoResponse for Refusal {
