@@ -275,7 +275,7 @@ impl Cells {
 
 impl Blocks {
     /// The cells and counters of a frame of the log, which were decoded once before they got there.
-    fn of(row: &LogRow, secret: &Secret) -> Result<Blocks, StoreError> {
+    pub(crate) fn of(row: &LogRow, secret: &Secret) -> Result<Blocks, StoreError> {
         let failed = |reason: String| StoreError::Frame { position: row.position, reason };
         let header = frame::peek(&row.frame).map_err(|error| failed(error.to_string()))?;
         let key = secret.frame_key(&header.producer);

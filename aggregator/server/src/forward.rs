@@ -1,9 +1,12 @@
-//! The forwarder: sends every frame of the log to central, from a cursor, until central has it.
+//! The forwarder: sends every frame of the log to central, from a cursor, until central has it. Whom someone looks at there is watched
+//! here, too, so that figures come soon to those who ask central.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use catchment_aggregator_core::Watched;
+use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::limits::LINK_WINDOW;
 use catchment_link::{Client, LinkError};
@@ -11,6 +14,7 @@ use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
+use crate::cells::Blocks;
 use crate::clock::now_ms;
 use crate::store::{LogRow, Store, StoreError};
 use crate::{crash, metrics};
@@ -29,6 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 pub(crate) struct Forwarder {
     store: Store,
     central: Client,
+    secret: Secret,
+    watched: Arc<Mutex<Watched>>,
     /// Told of each append.
     appended: Arc<Notify>,
     /// The position that central has all frames before.
@@ -53,12 +59,14 @@ impl Forwarder {
     pub(crate) fn new(
         store: Store,
         central: Client,
+        secret: Secret,
+        watched: Arc<Mutex<Watched>>,
         appended: Arc<Notify>,
         cursor: Arc<AtomicU64>,
     ) -> Result<Forwarder, StoreError> {
         let (parked_frames, parked_bytes) = store.parked()?;
         metrics::set_parked(parked_frames, parked_bytes);
-        Ok(Forwarder { store, central, appended, cursor, parked_frames, parked_bytes })
+        Ok(Forwarder { store, central, secret, watched, appended, cursor, parked_frames, parked_bytes })
     }
 
     /// Forwards until the store fails.
@@ -103,6 +111,9 @@ impl Forwarder {
     fn settle(&mut self, rows: &[LogRow], answers: &[Result<Ack, LinkError>]) -> Result<bool, StoreError> {
         let mut done = 0;
         for (row, answer) in rows.iter().zip(answers) {
+            if answer.as_ref().is_ok_and(|ack| ack.watched) {
+                self.watch(row)?;
+            }
             match outcome(answer) {
                 Outcome::Done => {}
                 Outcome::Park if self.parked_bytes < PARKED_BYTES_MAX => self.park(row, answer)?,
@@ -126,6 +137,16 @@ impl Forwarder {
             warn!(position = rows[done].position, status, reason, "central did not take a frame; it is sent again");
         }
         Ok(done == rows.len())
+    }
+
+    /// Watches the clients of a frame.
+    fn watch(&self, row: &LogRow) -> Result<(), StoreError> {
+        let blocks = Blocks::of(row, &self.secret)?;
+        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        for client in blocks.cells.0.keys() {
+            watched.watch(client, now_ms());
+        }
+        Ok(())
     }
 
     fn park(&mut self, row: &LogRow, answer: &Result<Ack, LinkError>) -> Result<(), StoreError> {

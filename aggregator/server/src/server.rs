@@ -96,7 +96,8 @@ impl Server {
         if let Some(upstream) = config.upstream {
             let central = Client::new(upstream.address, config.tls.client()?)?;
             let forwarded = Arc::new(AtomicU64::new(store.cursor(Cursor::Forwarded)?));
-            forwarder = Some(Forwarder::new(store, central, appended.clone(), forwarded.clone())?);
+            let (secret, watched, appended) = (secret.clone(), watched.clone(), appended.clone());
+            forwarder = Some(Forwarder::new(store, central, secret, watched, appended, forwarded.clone())?);
             cursor = Some(forwarded);
         }
         let home = (!config.central).then_some(config.region);

@@ -5,6 +5,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use catchment_cells::limits::ROUTE_NAME_BYTES_MAX;
+use catchment_cells::secret::equal_in_constant_time;
 use catchment_link::{ClientTls, Tls, check_address};
 use serde::Deserialize;
 use thiserror::Error;
@@ -114,8 +115,7 @@ impl Token {
 
     /// Compares in a time that tells nothing of where the two differ.
     pub fn matches(&self, claimed: &[u8]) -> bool {
-        let differences = self.0.iter().zip(claimed).fold(0, |bits, (a, b)| bits | (a ^ b));
-        self.0.len() == claimed.len() && std::hint::black_box(differences) == 0
+        equal_in_constant_time(&self.0, claimed)
     }
 }
 
