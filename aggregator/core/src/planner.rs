@@ -153,3 +153,83 @@ fn cover(tier: Tier, from: i64, to: i64, zone: &TimeZone, spans: &mut Vec<Span>)
         cover(finer, from, to, zone, spans);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn plan(query: &str, own: &[Cube]) -> Result<Plan, PlanError> {
+        let query = format!("{query}&start=2024-01-01&end=2024-01-02");
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        Plan::new(Question::parse(pairs, &TimeZone::UTC).unwrap(), own, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn the_smallest_cube_answers() {
+        for (query, cube) in [
+            ("metric=events&metric=users&metric=p95:x", "total"),
+            ("metric=page_views", "event_type"),
+            ("metric=page_views&metric=p95:x", "event_type"),
+            ("metric=events&group_by=page", "page"),
+            ("metric=events&group_by=country", "country"),
+            ("metric=events&group_by=utm_source", "source"),
+            ("metric=page_views&group_by=country", "audience"),
+            ("metric=events&group_by=country&filter=device:mobile", "audience"),
+            ("metric=events&filter=event_type:buy", "event_type"),
+            ("metric=received:late", "received"),
+            ("metric=received:late&group_by=reason", "received"),
+        ] {
+            assert_eq!(&*plan(query, &[]).unwrap().cube.name, cube, "{query}");
+        }
+    }
+
+    #[test]
+    fn what_no_cube_covers_names_the_one_to_declare() {
+        for (query, dimensions, digest) in [
+            ("metric=page_views&group_by=page", vec!["page", "event_type"], false),
+            ("metric=events&group_by=colour&filter=page:/", vec!["colour", "page"], false),
+            ("metric=p95:x&group_by=country", vec!["country"], true),
+            ("metric=received:late&group_by=page", vec!["page", "reason"], false),
+        ] {
+            let dimensions = dimensions.into_iter().map(str::to_owned).collect();
+            assert_eq!(plan(query, &[]), Err(PlanError::NoCube { dimensions, digest }), "{query}");
+        }
+        assert_eq!(plan("metric=events&metric=received:late", &[]), Err(PlanError::Mixed));
+        let own = Cube { name: "views".into(), dimensions: vec!["page".into(), "event_type".into()], digest: false };
+        assert_eq!(&*plan("metric=page_views&group_by=page", &[own]).unwrap().cube.name, "views");
+    }
+
+    #[test]
+    fn tiers_are_as_coarse_as_edges_and_buckets_let_them() {
+        let day = 24 * 60;
+        for (granularity, from, to, expected) in [
+            (Tier::Day, 0, 2 * day, vec![(Tier::Day, 0, 2 * day)]),
+            (Tier::Hour, 0, 2 * day, vec![(Tier::Hour, 0, 2 * day)]),
+            (Tier::Minute, 0, day, vec![(Tier::Minute, 0, day)]),
+            (
+                Tier::Day,
+                day - 90,
+                2 * day + 61,
+                vec![
+                    (Tier::Minute, day - 90, day - 60),
+                    (Tier::Hour, day - 60, day),
+                    (Tier::Day, day, 2 * day),
+                    (Tier::Hour, 2 * day, 2 * day + 60),
+                    (Tier::Minute, 2 * day + 60, 2 * day + 61),
+                ],
+            ),
+            (
+                Tier::Day,
+                30,
+                day - 30,
+                vec![(Tier::Minute, 30, 60), (Tier::Hour, 60, day - 60), (Tier::Minute, day - 60, day - 30)],
+            ),
+            (Tier::Day, -30, -10, vec![(Tier::Minute, -30, -10)]),
+        ] {
+            let mut spans = Vec::new();
+            cover(granularity, from, to, &TimeZone::UTC, &mut spans);
+            let spans: Vec<_> = spans.into_iter().map(|span| (span.tier, span.from, span.to)).collect();
+            assert_eq!(spans, expected, "{granularity:?} {from}..{to}");
+        }
+    }
+}

@@ -293,3 +293,75 @@ fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i6
     // The calendar ends before MINUTE_MAX.
     Ok((second / 60).clamp(-MINUTE_MAX, MINUTE_MAX))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Reads a query string without escapes.
+    fn parse(query: &str) -> Result<Question, QuestionError> {
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        Question::parse(pairs, &TimeZone::UTC)
+    }
+
+    #[test]
+    fn a_question_is_read() {
+        let question = parse(
+            "metric=page_views&metric=p95:duration&start=2024-01-01&end=2024-01-02T12:30:00+02:00\
+             &granularity=6h&group_by=country&filter=plan:pro:x&limit=3",
+        );
+        let metric = |name: &str, stat, only| Metric { name: name.into(), stat, only };
+        assert_eq!(
+            question,
+            Ok(Question {
+                metrics: vec![
+                    metric("page_views", Stat::Count, Some(("event_type", "page_view".into()))),
+                    metric("p95:duration", Stat::Quantile("duration".into(), 95), None),
+                ],
+                start: 28_401_120,
+                end: 28_401_120 + 24 * 60 + 10 * 60 + 30,
+                granularity: Granularity::Minutes(360),
+                group_by: Some("country".into()),
+                filters: vec![("plan".into(), "pro:x".into())],
+                limit: 3,
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let day = "metric=events&start=2024-01-01&end=2024-01-02";
+        let many =
+            format!("{day}{}", (0..QUESTION_METRICS_MAX).map(|n| format!("&metric=sum:m{n}")).collect::<String>());
+        for (query, parameter) in [
+            ("", "metric"),
+            ("metric=events&end=2024-01-02", "start"),
+            ("metric=events&start=2024-01-01", "end"),
+            ("metric=events&start=2024-01-02&end=2024-01-02", "end"),
+            // A time without a zone, half a minute, no day of the calendar, and years that aren't.
+            ("metric=events&start=2024-01-01T10:30:00&end=2024-01-02", "start"),
+            ("metric=events&start=2024-01-01T10:30:30Z&end=2024-01-02", "start"),
+            ("metric=events&start=2024-02-30&end=2024-03-02", "start"),
+            ("metric=events&start=2024-01-01&end=99999-01-01", "end"),
+            (&format!("{day}&start=2024-01-01"), "start"),
+            (&format!("{day}&metric=events"), "metric"),
+            (&format!("{day}&metric=sum:"), "metric"),
+            (&format!("{day}&metric=p42:x"), "metric"),
+            (&format!("{day}&metric=é"), "metric"),
+            (&many, "metric"),
+            (&format!("{day}&granularity="), "granularity"),
+            (&format!("{day}&granularity=0m"), "granularity"),
+            (&format!("{day}&granularity=é"), "granularity"),
+            (&format!("{day}&granularity=99999999999999999999d"), "granularity"),
+            ("metric=events&start=1024-01-01&end=2024-01-02&granularity=1m", "granularity"),
+            (&format!("{day}&limit=0"), "limit"),
+            (&format!("{day}&limit=ten"), "limit"),
+            (&format!("{day}&group_by="), "group_by"),
+            (&format!("{day}&filter=US"), "filter"),
+            (&format!("{day}&filter=a:1&filter=a:2"), "filter"),
+            (&format!("{day}&colour=red"), "colour"),
+        ] {
+            assert_eq!(parse(query).map_err(|error| error.parameter), Err(parameter.to_owned()), "{query}");
+        }
+    }
+}
