@@ -57,6 +57,9 @@ pub enum PlanError {
     /// What was received and what happened are kept apart.
     #[error("received metrics have a question of their own: ask them without metrics of events")]
     Mixed,
+    /// What was received is told apart by its reason alone.
+    #[error("received metrics have no dimension but reason")]
+    OfReceived,
 }
 
 fn digest_hint(digest: bool) -> &'static str {
@@ -110,6 +113,9 @@ impl Plan {
             .filter(|cube| (cube.digest || !digest) && needed.iter().all(|dimension| cube.index(dimension).is_some()));
         // The smallest; among equals the first, which is a default one.
         let Some(cube) = covering.min_by_key(|cube| cube.dimensions.len()) else {
+            if received {
+                return Err(PlanError::OfReceived);
+            }
             let dimensions = needed.into_iter().map(str::to_owned).collect();
             return Err(PlanError::NoCube { dimensions, digest });
         };
@@ -189,12 +195,12 @@ mod tests {
             ("metric=page_views&group_by=page", vec!["page", "event_type"], false),
             ("metric=events&group_by=colour&filter=page:/", vec!["colour", "page"], false),
             ("metric=p95:x&group_by=country", vec!["country"], true),
-            ("metric=received:late&group_by=page", vec!["page", "reason"], false),
         ] {
             let dimensions = dimensions.into_iter().map(str::to_owned).collect();
             assert_eq!(plan(query, &[]), Err(PlanError::NoCube { dimensions, digest }), "{query}");
         }
         assert_eq!(plan("metric=events&metric=received:late", &[]), Err(PlanError::Mixed));
+        assert_eq!(plan("metric=received:late&group_by=page", &[]), Err(PlanError::OfReceived));
         let own = Cube { name: "views".into(), dimensions: vec!["page".into(), "event_type".into()], digest: false };
         assert_eq!(&*plan("metric=page_views&group_by=page", &[own]).unwrap().cube.name, "views");
     }

@@ -1,5 +1,6 @@
 //! Answers equal a naive recomputation over the events, however these were grouped into frames, in whatever order frames
 //! came, and whatever was flushed and folded meanwhile.
+#![expect(clippy::unwrap_used, reason = "these are tests, helpers and all")]
 
 use std::collections::{BTreeMap, BTreeSet};
 

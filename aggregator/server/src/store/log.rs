@@ -20,7 +20,7 @@ use super::{Cursor, Store, StoreError};
 /// The version byte of a log's row.
 const VERSION: u8 = 1;
 /// Rows are counted together until they have so many bytes.
-const SEGMENT_BYTES: u64 = 1 << 20;
+const SEGMENT_BYTES: u64 = 64 << 10;
 
 /// A frame in the log.
 #[derive(Debug, Clone)]

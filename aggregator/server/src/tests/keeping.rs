@@ -1,5 +1,12 @@
-use super::kit::{Aggregator, DAY, Folder, Shard, client, event, one};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use catchment_cells::ClientId;
 use catchment_cells::frame::CellsBlock;
+
+use super::kit::{Aggregator, DAY, Folder, Shard, client, event, events, one};
+use crate::config::Limits;
 
 /// All that is asked in these tests, of cells in every place and tier.
 const QUERIES: [&str; 4] = [
@@ -9,12 +16,12 @@ const QUERIES: [&str; 4] = [
     "metric=events&metric=users&group_by=page&limit=3&start=2024-01-01&end=2024-01-04",
 ];
 
-fn busy_frame(shard: &mut Shard, n: i64) -> bytes::Bytes {
+fn busy_frame(shard: &mut Shard, client: &ClientId, n: i64) -> Bytes {
     let mut block = CellsBlock::default();
     for i in 0..40 {
         let minute = DAY + (n * 977 + i * 131) % (3 * 24 * 60);
         let page = format!("/{}", (n + i) % 7);
-        event(&mut block, &client("a"), minute, &page, (n * i % 50) as u64, i);
+        event(&mut block, client, minute, &page, (n * i % 50) as u64, i);
     }
     shard.cut(block)
 }
@@ -25,7 +32,7 @@ fn answers_don_t_depend_on_flushes_folds_and_restarts() {
     let (mut calm, mut shard, a) = (Aggregator::open(&calm), Shard::new(1), client("a"));
     let mut open = Aggregator::open(&restless);
     for n in 0..30 {
-        let frame = busy_frame(&mut shard, n);
+        let frame = busy_frame(&mut shard, &a, n);
         calm.send(frame.clone());
         open.send(frame);
         if n % 2 == 0 {
@@ -74,14 +81,54 @@ fn runs_are_folded_into_one() {
 }
 
 #[test]
-fn the_log_gives_its_disk_back() {
+fn a_question_during_flushes_and_folds_counts_each_cell_once() {
     let folder = Folder::new();
     let (mut aggregator, mut shard, a) = (Aggregator::open(&folder), Shard::new(1), client("a"));
-    for n in 0..20 {
-        aggregator.send(shard.cut(one(&a, DAY + n)));
+    let mut other = Shard::new(2);
+    let mut sent = 0;
+    for round in 0..20 {
+        // What is asked for moves from the open memtable through the frozen one to the store, and is folded there.
+        for n in 0..5 {
+            aggregator.send(shard.cut(one(&a, DAY + n)));
+            sent += 1;
+        }
+        aggregator.send(busy_frame(&mut other, &client("b"), round));
+        let cells = aggregator.cells.clone();
+        std::thread::scope(|scope| {
+            let keeper = &mut aggregator.keeper;
+            let keeping = scope.spawn(move || while keeper.tick().unwrap() {});
+            let mut questions = 0;
+            while !keeping.is_finished() || questions == 0 {
+                assert_eq!(events(&cells, &a), sent, "round {round}");
+                questions += 1;
+            }
+        });
     }
-    assert!(aggregator.cells.bytes().1 > 0);
+}
+
+#[test]
+fn the_log_keeps_what_neither_a_restart_nor_central_needs() {
+    let folder = Folder::new();
+    let forwarded = Arc::new(AtomicU64::new(1));
+    let limits = Limits { flush_s: 0, ..Limits::default() };
+    let mut aggregator = Aggregator::with(&folder, limits, Some(forwarded.clone()));
+    let (mut shard, a) = (Shard::new(1), client("a"));
+    for n in 0..2_000 {
+        aggregator.send(shard.cut(one(&a, DAY + n % 60)));
+    }
+    let (_, full) = aggregator.cells.bytes();
     aggregator.keep();
-    assert_eq!(aggregator.cells.bytes(), (0, 0));
-    assert_eq!(aggregator.events(&a), 20);
+    assert_eq!(aggregator.cells.bytes(), (0, full), "central has nothing yet");
+    forwarded.store(1_500, Ordering::Relaxed);
+    aggregator.keep();
+    let (_, rest) = aggregator.cells.bytes();
+    assert!(rest < full && rest > 0, "{rest} of {full} bytes");
+    forwarded.store(2_001, Ordering::Relaxed);
+    aggregator.send(shard.cut(one(&a, DAY)));
+    aggregator.keep();
+    assert!(aggregator.cells.bytes().1 < rest);
+    // What the log lost is in the cells.
+    drop(aggregator);
+    let aggregator = Aggregator::with(&folder, limits, Some(forwarded));
+    assert_eq!(aggregator.events(&a), 2_001);
 }

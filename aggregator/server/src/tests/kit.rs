@@ -50,6 +50,12 @@ impl Folder {
     }
 }
 
+impl AsRef<Path> for Folder {
+    fn as_ref(&self) -> &Path {
+        &self.0
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
@@ -98,6 +104,7 @@ impl Shard {
         Shard { producer, home: "eu", seq: 0, prev: CHAIN_START }
     }
 
+    /// A shard whose frames are for another home.
     pub(crate) fn at_home(self, home: &'static str) -> Shard {
         Shard { home, ..self }
     }
@@ -146,13 +153,13 @@ pub(crate) struct Aggregator {
 }
 
 impl Aggregator {
-    pub(crate) fn open(folder: &Folder) -> Aggregator {
+    pub(crate) fn open(folder: impl AsRef<Path>) -> Aggregator {
         Aggregator::with(folder, Limits { flush_s: 0, ..Limits::default() }, None)
     }
 
     /// With bounds, and a cursor of what central has.
-    pub(crate) fn with(folder: &Folder, limits: Limits, forwarded: Option<Arc<AtomicU64>>) -> Aggregator {
-        let store = Store::open(folder.path()).unwrap();
+    pub(crate) fn with(folder: impl AsRef<Path>, limits: Limits, forwarded: Option<Arc<AtomicU64>>) -> Aggregator {
+        let store = Store::open(folder.as_ref()).unwrap();
         let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some()).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
@@ -184,18 +191,27 @@ impl Aggregator {
         while self.keeper.tick().unwrap() {}
     }
 
-    /// The rows that answer a question, written as a query string without escapes.
+    /// See [`ask`].
     pub(crate) fn ask(&self, client: &ClientId, query: &str) -> Vec<Row> {
-        let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
-        let question = Question::parse(parameters, &zone()).unwrap();
-        let plan = Plan::new(question, &self.cells.cubes(client), &zone()).unwrap();
-        let (answer, _) = self.cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap();
-        answer.rows()
+        ask(&self.cells, client, query)
     }
 
-    /// The client's events of all days near [`DAY`].
+    /// See [`events`].
     pub(crate) fn events(&self, client: &ClientId) -> u64 {
-        let rows = self.ask(client, "metric=events&start=2023-01-01&end=2025-01-01");
-        rows.first().map_or(0, |row| row.figures[0].unwrap().value as u64)
+        events(&self.cells, client)
     }
+}
+
+/// The rows that answer a question, written as a query string without escapes.
+pub(crate) fn ask(cells: &Cells, client: &ClientId, query: &str) -> Vec<Row> {
+    let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
+    let question = Question::parse(parameters, &zone()).unwrap();
+    let plan = Plan::new(question, &cells.cubes(client), &zone()).unwrap();
+    cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap().0.rows()
+}
+
+/// The client's events near [`DAY`].
+pub(crate) fn events(cells: &Cells, client: &ClientId) -> u64 {
+    let rows = ask(cells, client, "metric=events&start=2023-01-01&end=2025-01-01");
+    rows.first().map_or(0, |row| row.figures[0].unwrap().value as u64)
 }

@@ -1,6 +1,10 @@
 //! The aggregator's parts together, over a real store.
 
+#[cfg(feature = "crash-points")]
+mod crashing;
+mod forwarding;
 mod ingesting;
 mod keeping;
 mod kit;
+mod logging;
 mod serving;

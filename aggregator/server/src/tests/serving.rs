@@ -98,7 +98,7 @@ pub(super) fn read_key(name: &str) -> String {
     ReadKey { client: client(name), generation: 1 }.mint(&secret())
 }
 
-fn tls(folder: &Path) -> Tls {
+pub(super) fn tls(folder: &Path) -> Tls {
     Tls { ca: "ca.pem".into(), cert: "cert.pem".into(), key: "key.pem".into() }.in_folder(folder)
 }
 
