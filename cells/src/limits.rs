@@ -21,8 +21,9 @@ pub const VALUE_BYTES_MAX: usize = 512;
 pub const NAME_BYTES_MAX: usize = 64;
 /// Dimensions of one cube.
 pub const CUBE_DIMENSIONS_MAX: usize = 8;
-/// Different coupons up to which users are kept as coupons; beyond, as registers.
-pub const USERS_COUPONS_MAX: usize = 384;
+/// Different coupons up to which users are kept as coupons, which are exact; beyond, as registers. So many coupons take the memory of
+/// the registers, and the bytes of their image.
+pub const USERS_COUPONS_MAX: usize = 1_024;
 /// Values up to which a digest is the values themselves.
 pub const DIGEST_VALUES_MAX: usize = 32;
 /// Bytes of a t-digest's image.

@@ -170,8 +170,8 @@ fn small_draft() -> FrameDraft {
 /// Every form there is: coupons and registers, a digest of values and a t-digest (of so few values that none is approximated).
 fn draft_of_all_forms() -> FrameDraft {
     let mut draft = small_draft();
-    let mut cell = Cell { count: 1_000, ..Cell::default() };
-    (0..500).for_each(|user| cell.users.insert(Coupon::of(user)));
+    let mut cell = Cell { count: 1_100, ..Cell::default() };
+    (0..1_100).for_each(|user| cell.users.insert(Coupon::of(user)));
     (0..40).for_each(|i| cell.record("bytes", i * i * 1_000_000, true));
     (0..3).for_each(|i| cell.record("ms", i, false));
     let cubes = draft.cells.0.values_mut().flat_map(BTreeMap::values_mut);

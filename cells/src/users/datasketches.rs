@@ -3,7 +3,6 @@
 use super::registers::{REGISTERS, Registers};
 use super::{Coupon, Form, Users};
 use crate::codec::{DecodeError, Reader};
-use crate::limits::USERS_COUPONS_MAX;
 
 const SERIAL_VERSION: u8 = 1;
 const FAMILY: u8 = 7;
@@ -24,9 +23,10 @@ const HLL_8: u8 = 2 << 2;
 const LIST_LG_ROOM: u8 = 3;
 /// lg of the least room of a set of coupons.
 const SET_LG_ROOM_MIN: u8 = 5;
-/// lg of the greatest, three quarters of which are [`USERS_COUPONS_MAX`].
+/// lg of the greatest.
 const SET_LG_ROOM_MAX: u8 = 9;
-const _: () = assert!(USERS_COUPONS_MAX == (1 << SET_LG_ROOM_MAX) / 4 * 3);
+/// Coupons of a full set; images of more are registers.
+pub(super) const SET_COUPONS_MAX: usize = (1 << SET_LG_ROOM_MAX) / 4 * 3;
 
 const EMPTY: u8 = 4;
 const COMPACT: u8 = 8;
@@ -48,7 +48,7 @@ impl Users {
                 let flags = if coupons.is_empty() { EMPTY | COMPACT } else { COMPACT };
                 put_coupons(header(LIST_PREAMBLE, LIST_LG_ROOM, flags, coupons.len() as u8, LIST), coupons)
             }
-            Form::Coupons(coupons) => {
+            Form::Coupons(coupons) if coupons.len() <= SET_COUPONS_MAX => {
                 let lg_room = (SET_LG_ROOM_MIN..SET_LG_ROOM_MAX)
                     .find(|lg_room| coupons.len() <= (1 << lg_room) / 4 * 3)
                     .unwrap_or(SET_LG_ROOM_MAX);
@@ -56,7 +56,11 @@ impl Users {
                 image.extend_from_slice(&(coupons.len() as u32).to_le_bytes());
                 put_coupons(image, coupons)
             }
-            Form::Registers(registers) => {
+            form => {
+                let registers = match form {
+                    Form::Coupons(coupons) => &Registers::of(coupons),
+                    Form::Registers(registers) => registers,
+                };
                 let mut image = header(HLL_PREAMBLE, 0, OUT_OF_ORDER, 0, HLL);
                 let values = registers.values();
                 // Σ 2⁻ᵛ, in two parts so that none is lost beside the other; the accumulator of the history stays 0.
@@ -75,7 +79,8 @@ impl Users {
         }
     }
 
-    /// Reads such an image, compact or updatable, of lg_k 12 and HLL_8. What it says of its history is passed over.
+    /// Reads such an image, compact or updatable, of lg_k 12 and HLL_8. What it says of its history is passed over. Where it holds
+    /// registers, so does the set, of however few users: which they were can't be told any more.
     pub fn from_datasketches(image: &[u8]) -> Result<Users, DecodeError> {
         let mut reader = Reader::new(image);
         let [preamble, version, family, lg_k, lg_room, flags, n, mode] = reader.array()?;
@@ -106,7 +111,7 @@ impl Users {
 /// Reads `n` coupons: one after the other in a compact image, else in a table of 2^`lg_room` with zeros between them.
 fn read_coupons(reader: &mut Reader<'_>, n: usize, lg_room: u8, flags: u8) -> Result<Users, DecodeError> {
     let room = 1 << lg_room;
-    if n > USERS_COUPONS_MAX.min(room) {
+    if n > SET_COUPONS_MAX.min(room) {
         return Err(DecodeError::Malformed("too many coupons"));
     }
     let compact = flags & COMPACT != 0;

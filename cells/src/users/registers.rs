@@ -1,9 +1,9 @@
 //! HyperLogLog registers: for many users.
 
 use super::Coupon;
+use super::datasketches::SET_COUPONS_MAX;
 use crate::codec::{DecodeError, Reader};
 use crate::estimate::Estimate;
-use crate::limits::USERS_COUPONS_MAX;
 
 const LG_K: u32 = 12;
 /// Registers of a set.
@@ -74,8 +74,8 @@ impl Registers {
 
     /// How many users made them, to within [`STANDARD_ERRORS`]: from ±2.3 % for hundreds to ±3.4 % for many.
     pub(super) fn estimate(&self) -> Estimate {
-        // There were more users than coupons are kept of.
-        let least = (USERS_COUPONS_MAX + 1) as f64;
+        // There were more users than any maker of registers keeps coupons of.
+        let least = (SET_COUPONS_MAX + 1) as f64;
         // There are no more than 2⁶⁴ hashes; full registers, which nobody but a forger sends, would be infinitely many.
         let value = self.improved_raw_estimate().clamp(least, u64::MAX as f64);
         let error = STANDARD_ERRORS * standard_error(value);

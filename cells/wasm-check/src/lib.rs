@@ -18,7 +18,7 @@ pub struct Outcome {
 }
 
 /// Different users of each cell: none, few, the most that are coupons, one more, and many.
-const USERS: [u64; 6] = [0, 5, 300, 384, 385, 20_000];
+const USERS: [u64; 6] = [0, 5, 300, 1_024, 1_025, 20_000];
 /// Values of each t-digest.
 const VALUES: [u64; 4] = [33, 1_000, 20_000, 100_000];
 
