@@ -8,7 +8,7 @@ use catchment_cells::users::Users;
 use catchment_cells::{Cell, Estimate};
 use thiserror::Error;
 
-use crate::limits::{QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
+use crate::limits::{ANSWER_ROWS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
 use crate::planner::Plan;
 use crate::question::Stat;
 
@@ -24,7 +24,8 @@ pub struct Answer {
     parts: Vec<Part>,
     /// For each metric of the question, its part.
     metric_parts: Vec<usize>,
-    sums: BTreeMap<i64, HashMap<Option<Box<str>>, Vec<Sum>>>,
+    /// Bucket → group → a sum for each part. A question without groups has one, of no name.
+    sums: BTreeMap<i64, HashMap<Box<str>, Vec<Sum>>>,
     cells: u64,
     bytes: usize,
 }
@@ -120,11 +121,11 @@ impl Answer {
             return Ok(());
         }
         let group = match &self.plan.question.group_by {
-            None => None,
+            None => "",
             Some(dimension) => match self.plan.value(values, dimension) {
                 // An event without the dimension is in no group, whichever cube answers.
                 None => return Ok(()),
-                value => value,
+                Some(value) => value,
             },
         };
         let bucket = self.plan.question.bucket(minute, &self.plan.zone);
@@ -134,11 +135,13 @@ impl Answer {
                 continue;
             }
             let groups = self.sums.entry(bucket).or_default();
-            let key = group.map(Box::from);
-            let sums = groups.entry(key).or_insert_with(|| {
-                self.bytes += self.parts.len() * SUM_BYTES + group.map_or(0, str::len);
-                self.parts.iter().map(Part::zero).collect()
-            });
+            let sums = match groups.get_mut(group) {
+                Some(sums) => sums,
+                None => {
+                    self.bytes += self.parts.len() * SUM_BYTES + group.len();
+                    groups.entry(group.into()).or_insert(self.parts.iter().map(Part::zero).collect())
+                }
+            };
             let before = sums[index].bytes();
             part.add(&mut sums[index], cell);
             self.bytes += sums[index].bytes().saturating_sub(before);
@@ -147,21 +150,27 @@ impl Answer {
     }
 
     /// The rows: ascending by bucket; in a bucket, groups by the first metric descending, then by value, and the rest last.
-    pub fn rows(mut self) -> Vec<Row> {
-        if self.plan.question.group_by.is_some() {
+    pub fn rows(mut self) -> Result<Vec<Row>, TooMuch> {
+        let grouped = self.plan.question.group_by.is_some();
+        if grouped {
             self.keep_top_groups();
+        }
+        if self.sums.values().map(HashMap::len).sum::<usize>() > ANSWER_ROWS_MAX {
+            return Err(TooMuch::Groups);
         }
         let mut rows = Vec::new();
         for (bucket, groups) in std::mem::take(&mut self.sums) {
-            let mut bucket: Vec<Row> =
-                groups.into_iter().map(|(group, sums)| Row { bucket, group, figures: self.figures(&sums) }).collect();
+            let mut bucket: Vec<Row> = groups
+                .into_iter()
+                .map(|(group, sums)| Row { bucket, group: grouped.then_some(group), figures: self.figures(&sums) })
+                .collect();
             bucket.sort_by(|a, b| {
                 let rest = |row: &Row| row.group.as_deref() == Some(OTHER);
                 rest(a).cmp(&rest(b)).then_with(|| rank(first(b), first(a))).then_with(|| a.group.cmp(&b.group))
             });
             rows.append(&mut bucket);
         }
-        rows
+        Ok(rows)
     }
 
     /// Merges all groups beyond the limit into one; the first metric over the whole range ranks them.
@@ -169,7 +178,9 @@ impl Answer {
         let mut totals: HashMap<&str, Sum> = HashMap::new();
         let part = &self.parts[self.metric_parts[0]];
         for (group, sums) in self.sums.values().flatten() {
-            let Some(group) = group.as_deref().filter(|group| *group != OTHER) else { continue };
+            if **group == *OTHER {
+                continue;
+            }
             totals.entry(group).or_insert_with(|| part.zero()).merge(&sums[self.metric_parts[0]]);
         }
         let stat = &self.plan.question.metrics[0].stat;
@@ -181,7 +192,7 @@ impl Answer {
         for groups in self.sums.values_mut() {
             let mut rest: Option<Vec<Sum>> = None;
             groups.retain(|group, sums| {
-                if group.as_ref().is_some_and(|group| kept.contains(group)) {
+                if kept.contains(group) {
                     return true;
                 }
                 match &mut rest {
@@ -191,7 +202,7 @@ impl Answer {
                 false
             });
             if let Some(rest) = rest {
-                groups.insert(Some(OTHER.into()), rest);
+                groups.insert(OTHER.into(), rest);
             }
         }
     }

@@ -12,6 +12,8 @@ pub const QUESTION_LIMIT_DEFAULT: usize = 10;
 pub const QUESTION_BUCKETS_MAX: i64 = 50_000;
 /// Cells that one question may read.
 pub const QUESTION_CELLS_MAX: u64 = 10_000_000;
+/// Buckets and groups, one times the other, that an answer may have.
+pub const ANSWER_ROWS_MAX: usize = 100_000;
 /// Bytes that one question's figures may take while they are added up.
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
 /// Cubes that a client may have beside the default ones.

@@ -223,7 +223,7 @@ impl Rows {
                 cells.iter().for_each(|cell| answer.add(key.bucket, &key.values, cell).unwrap());
             }
         }
-        answer.rows()
+        answer.rows().unwrap()
     }
 }
 

@@ -106,7 +106,7 @@ impl Cells {
             }
             let blocks = Blocks::of(&row, secret)?;
             cells.merge(std::slice::from_ref(&row), vec![blocks]);
-            if cells.read().open.bytes() >= limits.memtable_bytes {
+            if cells.read().open.bytes() >= limits.memtable_bytes.get() {
                 cells.flush(&mut folder)?;
             }
         }
@@ -174,9 +174,9 @@ impl Cells {
     /// Whether there is no room for more frames: what is lacking, as a sentence.
     pub(crate) fn full(&self) -> Option<&'static str> {
         let tables = self.read();
-        if tables.log.bytes() >= self.limits.log_bytes {
+        if tables.log.bytes() >= self.limits.log_bytes.get() {
             Some("the log is full")
-        } else if tables.open.bytes() >= 2 * self.limits.memtable_bytes {
+        } else if tables.open.bytes() >= 2 * self.limits.memtable_bytes.get() {
             Some("the memtable is full")
         } else {
             None
@@ -186,7 +186,7 @@ impl Cells {
     /// Whether it is time to flush.
     pub(crate) fn is_flush_due(&self) -> bool {
         let tables = self.read();
-        tables.open.bytes() >= self.limits.memtable_bytes
+        tables.open.bytes() >= self.limits.memtable_bytes.get()
             || tables.open_since.is_some_and(|since| since.elapsed() >= Duration::from_secs(self.limits.flush_s))
     }
 

@@ -1,6 +1,7 @@
 //! The configuration file.
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
 use catchment_cells::Secret;
@@ -47,18 +48,23 @@ pub(crate) struct Upstream {
 #[derive(Debug, Clone, Copy, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
-    /// The memtable is flushed once it has so many bytes; at twice as many, frames are refused as busy until it is.
-    pub memtable_bytes: usize,
+    /// The memtable is flushed once it has so many bytes; at twice as many, frames are refused as busy until it is. Frames
+    /// wait while a flush is committed, up to 20 ms for each MiB.
+    pub memtable_bytes: NonZeroUsize,
     /// The memtable is flushed once its oldest frame has waited so long, in seconds: what a restart has to replay.
     pub flush_s: u64,
     /// Bytes of frames in the log, flushed or not, at which further ones are refused as busy: what the disk must hold
     /// while the upstream is away.
-    pub log_bytes: u64,
+    pub log_bytes: NonZeroU64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { memtable_bytes: 64 << 20, flush_s: 60, log_bytes: 4 << 30 }
+        Limits {
+            memtable_bytes: const { NonZeroUsize::new(32 << 20).expect("32 MiB aren't 0") },
+            flush_s: 60,
+            log_bytes: const { NonZeroU64::new(4 << 30).expect("4 GiB aren't 0") },
+        }
     }
 }
 

@@ -38,7 +38,8 @@ pub(crate) struct Api {
     pub watched: Arc<Mutex<Watched>>,
     pub health: Arc<Health>,
     pub prometheus: PrometheusHandle,
-    pub questions: Semaphore,
+    /// A permit is a question at work.
+    pub questions: Arc<Semaphore>,
 }
 
 /// A refusal: RFC 9457.
@@ -60,7 +61,7 @@ impl Api {
         health: Arc<Health>,
         prometheus: PrometheusHandle,
     ) -> Api {
-        Api { cells, secret, watched, health, prometheus, questions: Semaphore::new(QUESTIONS_MAX) }
+        Api { cells, secret, watched, health, prometheus, questions: Arc::new(Semaphore::new(QUESTIONS_MAX)) }
     }
 }
 
@@ -81,9 +82,8 @@ async fn readyz(State(api): State<Arc<Api>>) -> Response {
     }
 }
 
-async fn prometheus(State(api): State<Arc<Api>>) -> String {
-    api.prometheus.run_upkeep();
-    api.prometheus.render()
+async fn prometheus(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.prometheus.render())
 }
 
 async fn metrics_question(
@@ -112,14 +112,18 @@ async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, Stri
     let plan = Plan::new(question, &api.cells.cubes(&client), &zone())
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cube covers the question", error))?;
     api.watched.lock().unwrap_or_else(PoisonError::into_inner).watch(&client, now_ms());
-    let turn = tokio::time::timeout(WAIT_MAX, api.questions.acquire()).await;
-    let Ok(Ok(_turn)) = turn else {
+    let turn = tokio::time::timeout(WAIT_MAX, api.questions.clone().acquire_owned()).await;
+    let Ok(Ok(turn)) = turn else {
         let detail = "too many questions are being answered: ask again later";
         return Err(Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail));
     };
     let task = {
         let api = api.clone();
-        move || answer_now(&api.cells, &client, plan)
+        move || {
+            // Held to the end of the work, which goes on where whoever asked has gone.
+            let _turn = turn;
+            answer_now(&api.cells, &client, plan)
+        }
     };
     tokio::task::spawn_blocking(task).await.map_err(|error| {
         error!(%error, "a question panicked");
@@ -130,7 +134,8 @@ async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, Stri
 fn answer_now(cells: &Cells, client: &ClientId, plan: Plan) -> Result<Value, Problem> {
     let (cube, tier, question) = (plan.cube.name.clone(), plan.tier(), plan.question.clone());
     let (answer, as_of) = cells.answer(client, plan, Instant::now() + ANSWER_MAX).map_err(Problem::from)?;
-    let results: Vec<Value> = answer.rows().iter().map(|row| row_json(row, &question)).collect();
+    let rows = answer.rows().map_err(|error| Problem::from(AnswerError::from(error)))?;
+    let results: Vec<Value> = rows.iter().map(|row| row_json(row, &question)).collect();
     Ok(json!({
         "results": results,
         "meta": {

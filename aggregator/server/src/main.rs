@@ -15,6 +15,7 @@ mod store;
 #[cfg(test)]
 mod tests;
 
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -50,7 +51,8 @@ fn main() -> ExitCode {
             Ok(server) => server,
             Err(error) => return not_started(&error.to_string()),
         };
-        println!("{}", server.ready_line());
+        // Whoever started us may have closed our stdout; that is no reason not to serve.
+        let _ = writeln!(std::io::stdout(), "{}", server.ready_line());
         match server.run(shutdown()).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {

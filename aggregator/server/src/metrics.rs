@@ -1,5 +1,6 @@
 //! What Prometheus may know.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use catchment_cells::ack::Status;
@@ -10,6 +11,7 @@ use crate::store::LogRow;
 
 /// Bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Starts to record; the handle renders what was.
 pub(crate) fn install() -> Result<PrometheusHandle, String> {
@@ -17,6 +19,15 @@ pub(crate) fn install() -> Result<PrometheusHandle, String> {
         .set_buckets(SECONDS)
         .and_then(PrometheusBuilder::install_recorder)
         .map_err(|error| error.to_string())
+}
+
+/// Sums up what was observed, so that it doesn't grow where nobody asks for it.
+pub(crate) async fn upkeep(handle: PrometheusHandle) -> Infallible {
+    let mut ticks = tokio::time::interval(UPKEEP_EVERY);
+    loop {
+        ticks.tick().await;
+        handle.run_upkeep();
+    }
 }
 
 /// A frame was answered.

@@ -25,6 +25,7 @@ use crate::health::Health;
 use crate::http::{self, Api};
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
+use crate::metrics;
 use crate::store::{Cursor, Store, StoreError};
 
 /// Frames that may wait for the writer.
@@ -39,6 +40,7 @@ pub(crate) struct Server {
     addresses: (SocketAddr, SocketAddr),
     tls: ServerTls,
     router: Router,
+    prometheus: PrometheusHandle,
     health: Arc<Health>,
     writer: Writer,
     keeper: Keeper,
@@ -103,9 +105,9 @@ impl Server {
         let home = (!config.central).then_some(config.region);
         let writer = Writer::new(cells.clone(), secret.clone(), home, watched.clone(), appended)?;
         let keeper = Keeper::new(cells.clone(), cursor, health.clone());
-        let router = http::router(Arc::new(Api::new(cells, secret, watched, health.clone(), prometheus)));
+        let router = http::router(Arc::new(Api::new(cells, secret, watched, health.clone(), prometheus.clone())));
         let addresses = (http_address, link_address);
-        Ok(Server { http, link, addresses, tls, router, health, writer, keeper, forwarder })
+        Ok(Server { http, link, addresses, tls, router, prometheus, health, writer, keeper, forwarder })
     }
 
     /// The line that tells a supervisor that frames and questions are taken, and where.
@@ -117,7 +119,7 @@ impl Server {
     /// Runs until the shutdown, or until a part fails: then all of it does, visibly, and whoever supervises it starts it
     /// again.
     pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Server { http, link, tls, router, health, writer, keeper, forwarder, .. } = self;
+        let Server { http, link, tls, router, prometheus, health, writer, keeper, forwarder, .. } = self;
         let (stop, stopping) = watch::channel(false);
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             // An error says that the sender is gone, which is a stop too.
@@ -153,6 +155,7 @@ impl Server {
                 Ok(Err(error)) => Err(RunError::Http(error)),
                 _ => Err(RunError::Died("HTTP server")),
             },
+            never = metrics::upkeep(prometheus) => match never {},
         };
         health.set("process", Some("it is stopping".into()));
         ending?;

@@ -45,6 +45,8 @@ pub(crate) struct Store {
 pub(crate) enum StoreError {
     #[error("{folder} is in use by another process")]
     Locked { folder: String },
+    #[error("can't open the store in {folder}: {error}")]
+    Open { folder: String, error: Arc<std::io::Error> },
     #[error("the store failed: {0}")]
     Fjall(Arc<fjall::Error>),
     #[error("the store has version {0}, which this program doesn't read")]
@@ -87,9 +89,13 @@ impl Store {
             .cache_size(CACHE_BYTES)
             .worker_threads(2)
             .open()
-            .map_err(|error| match error {
-                fjall::Error::Locked => StoreError::Locked { folder: folder.display().to_string() },
-                error => error.into(),
+            .map_err(|error| {
+                let folder = folder.display().to_string();
+                match error {
+                    fjall::Error::Locked => StoreError::Locked { folder },
+                    fjall::Error::Io(error) => StoreError::Open { folder, error: Arc::new(error) },
+                    error => error.into(),
+                }
             })?;
         let keyspace =
             |name, bytes| database.keyspace(name, move || KeyspaceCreateOptions::default().max_memtable_size(bytes));

@@ -140,7 +140,7 @@ fn a_question_makes_its_client_watched() {
 fn without_room_frames_wait_and_nothing_is_lost() {
     let folder = Folder::new();
     let (mut shard, a) = (Shard::new(1), client("a"));
-    let limits = Limits { memtable_bytes: 20_000, flush_s: 3_600, log_bytes: 1 << 30 };
+    let limits = Limits { memtable_bytes: 20_000.try_into().unwrap(), flush_s: 3_600, ..Limits::default() };
     let mut aggregator = Aggregator::with(&folder, limits, None);
     let (mut stored, mut busy) = (0, 0);
     for minute in 0..60 {

@@ -207,7 +207,7 @@ pub(crate) fn ask(cells: &Cells, client: &ClientId, query: &str) -> Vec<Row> {
     let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
     let question = Question::parse(parameters, &zone()).unwrap();
     let plan = Plan::new(question, &cells.cubes(client), &zone()).unwrap();
-    cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap().0.rows()
+    cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap().0.rows().unwrap()
 }
 
 /// The client's events near [`DAY`].
