@@ -4,7 +4,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_aggregator_core::answer::{Answer, OTHER, Row};
+use catchment_aggregator_core::answer::{Answer, OTHER, Row, TooMuch};
+use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
 use catchment_aggregator_core::{Memtable, Plan, Question};
 use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::CellKey;
@@ -355,4 +356,37 @@ fn quantiles_come_from_cubes_with_digests() {
     assert!(median.lower <= 10.0 && 10.0 <= median.upper, "{median:?}");
     assert_eq!(mean.unwrap().value, 10.0);
     assert_eq!(missing, None);
+}
+
+#[test]
+fn an_answer_is_bounded() {
+    let mut memtable = Memtable::default();
+    let mut block = CellsBlock::default();
+    let cells = block.0.entry(client(0)).or_default().entry("page".into()).or_default();
+    cells.dimensions = vec!["page".into()];
+    let minutes = 1 + ANSWER_ROWS_MAX as i64 / 100;
+    for (minute, page) in (0..minutes).flat_map(|minute| (0..100).map(move |page| (minute, page))) {
+        let cell = Cell { count: 1, ..Cell::default() };
+        cells.buckets.entry(FIRST + minute).or_default().insert(vec![Some(format!("/{page}").into())], cell);
+    }
+    memtable.merge(block);
+    let rows = |limit: usize| {
+        let asked = Asked {
+            start: FIRST,
+            end: FIRST + MINUTES,
+            granularity: 1,
+            group_by: Some("page"),
+            filter: None,
+            limit,
+            page_views_first: false,
+        };
+        let plan = Plan::new(asked.question(), &[], &TimeZone::UTC).unwrap();
+        let mut answer = Answer::new(plan);
+        for (minute, values, cell) in memtable.scan(&client(0), "page", FIRST, FIRST + MINUTES) {
+            answer.add(minute, values, cell).unwrap();
+        }
+        answer.rows().map(|rows| rows.len())
+    };
+    assert_eq!(rows(100), Err(TooMuch::Groups));
+    assert_eq!(rows(2), Ok(3 * minutes as usize), "two groups and the rest");
 }

@@ -4,7 +4,7 @@
 //! store. Which is decided under one lock, so that a question counts each once whatever a flush does meanwhile.
 
 use std::collections::HashMap;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
 use catchment_aggregator_core::answer::{Answer, TooMuch};
@@ -19,8 +19,14 @@ use thiserror::Error;
 use crate::config::Limits;
 use crate::store::{Cursor, Folder, LogRow, LogSize, Store, StoreError};
 
+/// The log is cut off when that makes it so much smaller, or when it is full.
+const TRUNCATE_BYTES: u64 = 4 << 20;
 /// Cells between two looks at the clock.
 const CELLS_PER_LOOK: u32 = 1_024;
+
+/// The cubes whose dimensions are the same for every client.
+static FIXED_CUBES: LazyLock<Vec<Cube>> =
+    LazyLock::new(|| Cube::defaults().chain([Cube::from(&cube::RECEIVED)]).collect());
 
 /// All cells, for the writer, the keeper and questions.
 pub(crate) struct Cells {
@@ -120,35 +126,7 @@ impl Cells {
 
     /// Checks the cubes of a frame against those known, and returns the new ones, which are known from here on.
     pub(crate) fn admit(&self, block: &CellsBlock) -> Result<Vec<(ClientId, Cube)>, CubeError> {
-        let mut new = Vec::new();
-        {
-            let tables = self.read();
-            for (client, section) in &block.0 {
-                let known = tables.cubes.get(client).map_or(&[][..], |cubes| cubes);
-                let before = new.len();
-                for (name, cells) in section {
-                    let fixed = cube::DEFAULT.iter().chain([&cube::RECEIVED]).find(|cube| *cube.name == **name);
-                    let own = known.iter().find(|cube| cube.name == *name);
-                    let same = match (fixed, own) {
-                        (Some(cube), _) => {
-                            cells.dimensions.iter().map(|name| &**name).eq(cube.dimensions.iter().copied())
-                        }
-                        (None, Some(cube)) => cells.dimensions == cube.dimensions,
-                        (None, None) => {
-                            let cube = Cube { name: name.clone(), dimensions: cells.dimensions.clone(), digest: false };
-                            new.push((client.clone(), cube));
-                            true
-                        }
-                    };
-                    if !same {
-                        return Err(CubeError::Changed(name.clone()));
-                    }
-                }
-                if known.len() + new.len() - before > CLIENT_CUBES_MAX {
-                    return Err(CubeError::TooMany);
-                }
-            }
-        }
+        let new = self.read().new_cubes(block)?;
         if !new.is_empty() {
             let mut tables = self.write();
             for (client, cube) in &new {
@@ -183,11 +161,14 @@ impl Cells {
         }
     }
 
-    /// Whether it is time to flush.
+    /// Whether it is time to flush: for the memtable's sake, for a restart's, or to make room in the log.
     pub(crate) fn is_flush_due(&self) -> bool {
         let tables = self.read();
-        tables.open.bytes() >= self.limits.memtable_bytes.get()
-            || tables.open_since.is_some_and(|since| since.elapsed() >= Duration::from_secs(self.limits.flush_s))
+        tables.open_since.is_some_and(|since| {
+            since.elapsed() >= Duration::from_secs(self.limits.flush_s)
+                || tables.open.bytes() >= self.limits.memtable_bytes.get()
+                || tables.log.bytes() >= self.limits.log_bytes.get()
+        })
     }
 
     /// Writes the open memtable to the store. One caller at a time: the keeper.
@@ -204,6 +185,13 @@ impl Cells {
         self.store.flush(&frozen.memtable, &zone(), frozen.run, folder)?;
         self.write().frozen = None;
         Ok(())
+    }
+
+    /// Whether it is worth it to cut the log off at a position.
+    pub(crate) fn is_truncation_due(&self, position: u64) -> bool {
+        let log = &self.read().log;
+        let bytes = log.bytes_before(position);
+        bytes >= TRUNCATE_BYTES || (bytes > 0 && log.bytes() >= self.limits.log_bytes.get())
     }
 
     /// Gives back the disk of the log before a position.
@@ -270,6 +258,30 @@ impl Cells {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Tables {
+    fn new_cubes(&self, block: &CellsBlock) -> Result<Vec<(ClientId, Cube)>, CubeError> {
+        let mut new = Vec::new();
+        for (client, section) in &block.0 {
+            let own = self.cubes.get(client).map_or(&[][..], |cubes| cubes);
+            let before = new.len();
+            for (name, cells) in section {
+                match FIXED_CUBES.iter().chain(own).find(|cube| cube.name == *name) {
+                    Some(cube) if cube.dimensions == cells.dimensions => {}
+                    Some(_) => return Err(CubeError::Changed(name.clone())),
+                    None => {
+                        let cube = Cube { name: name.clone(), dimensions: cells.dimensions.clone(), digest: false };
+                        new.push((client.clone(), cube));
+                    }
+                }
+            }
+            if own.len() + new.len() - before > CLIENT_CUBES_MAX {
+                return Err(CubeError::TooMany);
+            }
+        }
+        Ok(new)
     }
 }
 

@@ -11,7 +11,7 @@ use catchment_aggregator_core::marks::{self, Decision, Mark};
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::watched::Watched;
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::frame::{self, CHAIN_START, FrameError, Opened, Producer};
+use catchment_cells::frame::{self, CHAIN_START, FrameError, Kind, Opened, Producer};
 use catchment_cells::{ClientId, Secret};
 use catchment_link::Arrival;
 use tokio::sync::{Notify, mpsc};
@@ -193,6 +193,13 @@ impl Writer {
     fn decode(&self, opened: &Opened<'_>) -> Result<(Blocks, Vec<(ClientId, Cube)>), String> {
         let cells = opened.cells().map_err(|error| error.to_string())?;
         let counters = opened.counters().map_err(|error| error.to_string())?;
+        // The MAC lets a forwarder leave blocks out. An ack makes the shard forget these, so that they must be here; a
+        // writer makes no empty ones.
+        for (kind, is_empty) in [(Kind::CELLS, cells.0.is_empty()), (Kind::COUNTERS, counters.0.is_empty())] {
+            if is_empty && opened.header().blocks.iter().any(|block| block.kind == kind) {
+                return Err(format!("block {} was left out, or is empty", kind.0));
+            }
+        }
         let cubes = self.cells.admit(&cells).map_err(|error| error.to_string())?;
         Ok((Blocks { cells, counters, cut_at: opened.header().cut_at }, cubes))
     }

@@ -13,8 +13,6 @@ use crate::{crash, metrics};
 
 /// So often the keeper looks.
 const TICK: Duration = Duration::from_millis(100);
-/// The log is cut off when it can shrink by so many positions, or with a flush.
-const TRUNCATE_ROWS: u64 = 1_024;
 
 /// The keeper.
 pub(crate) struct Keeper {
@@ -23,14 +21,12 @@ pub(crate) struct Keeper {
     forwarded: Option<Arc<AtomicU64>>,
     health: Arc<Health>,
     folder: Folder,
-    /// The log was cut off here last.
-    truncated: u64,
 }
 
 impl Keeper {
     /// A keeper of cells, of which the forwarder says how far central is.
     pub(crate) fn new(cells: Arc<Cells>, forwarded: Option<Arc<AtomicU64>>, health: Arc<Health>) -> Keeper {
-        Keeper { cells, forwarded, health, folder: Folder::default(), truncated: 0 }
+        Keeper { cells, forwarded, health, folder: Folder::default() }
     }
 
     /// Keeps until told to stop. Blocks: run it on a thread of its own.
@@ -73,10 +69,8 @@ impl Keeper {
         if let Some(forwarded) = &self.forwarded {
             position = position.min(forwarded.load(Ordering::Acquire));
         }
-        let rows = position.saturating_sub(self.truncated);
-        if rows >= TRUNCATE_ROWS || (flushed && rows > 0) {
+        if flushed || self.cells.is_truncation_due(position) {
             self.cells.truncate(position)?;
-            self.truncated = position;
             crash::point("truncate.after");
         }
         Ok(())

@@ -88,6 +88,11 @@ impl LogSize {
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes
     }
+
+    /// Bytes of those before the position, give or take a segment.
+    pub(crate) fn bytes_before(&self, position: u64) -> u64 {
+        self.segments.iter().take_while(|(end, _)| *end <= position).map(|(_, bytes)| bytes).sum()
+    }
 }
 
 impl Store {

@@ -1,5 +1,8 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use catchment_cells::ack::Status;
-use catchment_cells::frame::{CHAIN_START, CellsBlock, CountersBlock, CubeCells};
+use catchment_cells::frame::{CHAIN_START, CellsBlock, CountersBlock, CubeCells, Kind, leave_out};
 
 use super::kit::{Aggregator, DAY, Folder, Shard, client, event, one};
 use crate::config::Limits;
@@ -53,6 +56,7 @@ fn bad_frames_are_refused_and_harm_no_other() {
         (good.slice(..good.len() - 1), Status::Malformed),
         (good.slice(..4), Status::Malformed),
         (shard.forge(2, chain, changed), Status::Malformed),
+        (leave_out(&good, Kind::CELLS).unwrap().into(), Status::Malformed),
         (Shard::new(3).at_home("us").cut(one(&a, DAY)), Status::WrongHome),
     ] {
         let before = aggregator.events(&a);
@@ -157,4 +161,28 @@ fn without_room_frames_wait_and_nothing_is_lost() {
     }
     assert!(busy > 0);
     assert_eq!(aggregator.events(&a), stored);
+}
+
+#[test]
+fn a_full_log_waits_for_central() {
+    let folder = Folder::new();
+    let (mut shard, a) = (Shard::new(1), client("a"));
+    let forwarded = Arc::new(AtomicU64::new(1));
+    let limits = Limits { log_bytes: 200_000.try_into().unwrap(), flush_s: 0, ..Limits::default() };
+    let mut aggregator = Aggregator::with(&folder, limits, Some(forwarded.clone()));
+    let mut stored = 0;
+    let refused = loop {
+        let frame = shard.cut(one(&a, DAY));
+        match aggregator.send(frame.clone()).status {
+            Status::Stored => stored += 1,
+            Status::Busy => break frame,
+            status => panic!("{status:?}"),
+        }
+    };
+    aggregator.keep();
+    assert_eq!(aggregator.send(refused.clone()).status, Status::Busy, "a flush alone makes no room");
+    forwarded.store(stored + 1, Ordering::Relaxed);
+    aggregator.keep();
+    assert_eq!(aggregator.send(refused).status, Status::Stored);
+    assert_eq!(aggregator.events(&a), stored + 1);
 }
