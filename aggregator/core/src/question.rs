@@ -296,12 +296,36 @@ fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i6
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     /// Reads a query string without escapes.
     fn parse(query: &str) -> Result<Question, QuestionError> {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
         Question::parse(pairs, &TimeZone::UTC)
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_is_a_question_or_refused(
+            pairs in prop::collection::vec(
+                ("metric|start|end|granularity|group_by|limit|filter|.{0,4}", "[-0-9a-zT:+Z.]{0,24}|.{0,8}|events|all"),
+                0..8,
+            ),
+            start in "[0-9]{4}-[01][0-9]-[0-3][0-9](T[0-2][0-9]:00:00(Z|[+-][0-9]{2}:00))?",
+            minute in any::<i64>(),
+        ) {
+            let range = [("metric", "users"), ("start", &start), ("end", "9999-12-30"), ("granularity", "200d")];
+            let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            let _ = Question::parse(pairs.clone(), &TimeZone::UTC);
+            let _ = Question::parse(range.into_iter().chain(pairs), &TimeZone::UTC);
+            if let Ok(question) = Question::parse(range, &TimeZone::UTC) {
+                let minute = minute.rem_euclid(question.end - question.start) + question.start;
+                let bucket = question.bucket(minute, &TimeZone::UTC);
+                prop_assert!(bucket <= minute && minute < bucket + 200 * 24 * 60);
+            }
+        }
     }
 
     #[test]

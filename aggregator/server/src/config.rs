@@ -49,7 +49,7 @@ pub(crate) struct Upstream {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
     /// The memtable is flushed once it has so many bytes; at twice as many, frames are refused as busy until it is. Frames
-    /// wait while a flush is committed, up to 20 ms for each MiB.
+    /// wait while a flush is committed, some 4 ms for each MiB.
     pub memtable_bytes: NonZeroUsize,
     /// The memtable is flushed once its oldest frame has waited so long, in seconds: what a restart has to replay.
     pub flush_s: u64,

@@ -93,14 +93,14 @@ async fn metrics_question(
 ) -> Response {
     let started = Instant::now();
     let response = match answer(&api, &headers, &parameters).await {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response(),
+        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
         Err(problem) => problem.into_response(),
     };
     metrics::observe_question(response.status().as_u16(), started.elapsed());
     response
 }
 
-async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, String)]) -> Result<Value, Problem> {
+async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, String)]) -> Result<String, Problem> {
     let client = authorize(&api.secret, headers)?;
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let question = Question::parse(parameters, &zone()).map_err(|error| Problem {
@@ -131,12 +131,13 @@ async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, Stri
     })?
 }
 
-fn answer_now(cells: &Cells, client: &ClientId, plan: Plan) -> Result<Value, Problem> {
+/// The answer as JSON, all of it off the threads that serve others.
+fn answer_now(cells: &Cells, client: &ClientId, plan: Plan) -> Result<String, Problem> {
     let (cube, tier, question) = (plan.cube.name.clone(), plan.tier(), plan.question.clone());
     let (answer, as_of) = cells.answer(client, plan, Instant::now() + ANSWER_MAX).map_err(Problem::from)?;
     let rows = answer.rows().map_err(|error| Problem::from(AnswerError::from(error)))?;
     let results: Vec<Value> = rows.iter().map(|row| row_json(row, &question)).collect();
-    Ok(json!({
+    let body = json!({
         "results": results,
         "meta": {
             "confidence": CONFIDENCE,
@@ -145,7 +146,8 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan) -> Result<Value, Pro
             "tier": match tier { Tier::Minute => "minute", Tier::Hour => "hour", Tier::Day => "day" },
             "source": "cells",
         },
-    }))
+    });
+    Ok(body.to_string())
 }
 
 fn authorize(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, Problem> {

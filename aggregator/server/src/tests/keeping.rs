@@ -1,6 +1,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use catchment_cells::ClientId;
@@ -115,8 +115,9 @@ fn the_log_keeps_what_neither_a_restart_nor_central_needs() {
     let limits = Limits { flush_s: 0, ..Limits::default() };
     let mut aggregator = Aggregator::with(&folder, limits, Some(forwarded.clone()));
     let (mut shard, a) = (Shard::new(1), client("a"));
-    for n in 0..2_000 {
-        aggregator.send(shard.cut(one(&a, DAY + n % 60)));
+    for _ in 0..20 {
+        let frames = (0..100).map(|n| shard.cut(one(&a, DAY + n % 60))).collect();
+        aggregator.take(frames);
     }
     let (_, full) = aggregator.cells.bytes();
     aggregator.keep();
@@ -184,8 +185,16 @@ fn bench_a_day() {
                 .min();
             println!("{place}: {:?} {query}", best.unwrap());
         }
+        let (cells, mut longest) = (aggregator.cells.clone(), Duration::ZERO);
         let started = Instant::now();
-        aggregator.cells.flush(&mut crate::store::Folder::default()).unwrap();
-        println!("flush: {:?}", started.elapsed());
+        std::thread::scope(|scope| {
+            let flush = scope.spawn(|| cells.flush(&mut crate::store::Folder::default()).unwrap());
+            while !flush.is_finished() {
+                let started = Instant::now();
+                aggregator.send(shard.cut(one(&a, DAY)));
+                longest = longest.max(started.elapsed());
+            }
+        });
+        println!("flush: {:?}; a frame waited at most {longest:?}", started.elapsed());
     }
 }
