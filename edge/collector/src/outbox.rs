@@ -110,9 +110,10 @@ impl Outbox {
         self.wait(now, 0);
     }
 
-    /// Notes that the oldest frame was parked, or that a new producer took over.
+    /// Notes that the oldest frame was parked, or that a new producer took over: what failed was the old one's.
     pub fn on_restart(&mut self, acked: u64) {
         self.acked = acked;
+        self.failures = 0;
         self.refusals = 0;
         self.not_before = 0;
     }
