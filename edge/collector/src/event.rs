@@ -5,7 +5,7 @@ use std::fmt;
 
 use catchment_cells::limits::{EVENT_ID_BYTES_MAX, MEASURES_PER_EVENT_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 use jiff::Timestamp;
-use serde::de::{Deserialize, DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
 use crate::reason::Reason;
 
@@ -67,7 +67,8 @@ impl Field {
     }
 }
 
-/// A JSON value as far as it matters here.
+/// A JSON value as far as it matters here. Also what is passed over is read as one: `IgnoredAny` would follow any
+/// nesting, where this ends at serde_json's bound of 128 levels.
 #[derive(Debug, Clone, PartialEq)]
 enum Scalar<'a> {
     Null,
@@ -241,7 +242,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                             map.next_value_seed(Properties(&mut fields))?;
                         }
                         None => {
-                            map.next_value::<IgnoredAny>()?;
+                            map.next_value::<Scalar<'de>>()?;
                         }
                     }
                 }
@@ -309,7 +310,7 @@ impl<'de> Visitor<'de> for Properties<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<(), A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        while seq.next_element::<Scalar<'de>>()?.is_some() {}
         Ok(())
     }
 }
@@ -378,12 +379,12 @@ impl<'de> Deserialize<'de> for Scalar<'de> {
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Scalar<'de>, A::Error> {
-                while seq.next_element::<IgnoredAny>()?.is_some() {}
+                while seq.next_element::<Scalar<'de>>()?.is_some() {}
                 Ok(Scalar::Nested)
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Scalar<'de>, A::Error> {
-                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                while map.next_entry::<Text<'de>, Scalar<'de>>()?.is_some() {}
                 Ok(Scalar::Nested)
             }
         }

@@ -131,7 +131,9 @@ fn what_is_wrong_is_rejected_with_its_reason_and_disturbs_nothing_else() {
         ("5".into(), Some("malformed")),
         ("null".into(), Some("malformed")),
         (format!("{}1{}", "[".repeat(5000), "]".repeat(5000)), Some("malformed")),
-        (with(&format!(r#""x":{}1{}"#, r#"{"a":"#.repeat(5000), "}".repeat(5000))), None),
+        (with(&format!(r#""properties":{{"a":{}1{}}}"#, "[".repeat(200), "]".repeat(200))), Some("malformed")),
+        (with(&format!(r#""properties":{{"a":{}1{}}}"#, "[".repeat(20), "]".repeat(20))), None),
+        (with(&format!(r#""x":{}1{}"#, r#"{"a":"#.repeat(5000), "}".repeat(5000))), Some("malformed")),
     ] {
         let mut collector = collector();
         let body = format!(r#"[{event},{{"event_id":"ok","event_type":"t","timestamp":{NOW}}}]"#);
