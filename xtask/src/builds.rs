@@ -8,9 +8,11 @@ use crate::steps::{Step, cargo, command, root};
 /// have all of it built twice.
 pub(crate) const NATIVE: [&str; 3] = ["--workspace", "--exclude", "catchment-edge-worker"];
 
-/// The programs, in `target/debug`.
-pub(crate) fn programs() -> Result<(), String> {
-    Step::begin("build relay, aggregator and harness").run(native("build", &["--bins"]))
+/// The programs, in `target/debug`, with features beside the usual.
+pub(crate) fn programs(features: &[&str]) -> Result<(), String> {
+    let mut build = native("build", &["--bins"]);
+    build.args(features);
+    Step::begin("build relay, aggregator and harness").run(build)
 }
 
 /// The Worker, in `target/edge`.

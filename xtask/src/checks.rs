@@ -8,8 +8,8 @@ use crate::builds::{self, native};
 use crate::steps::{Step, cargo, works};
 use crate::tools;
 
-/// The aggregator that tests run can be told where to die. The features are part of an artefact's name: the demo's
-/// aggregator, without it, stays built beside it.
+/// The aggregator that tests run can be told where to die. Cargo keeps what it built with a feature and without, and
+/// puts the one that was asked for last into `target/debug`: going back and forth builds nothing again.
 const CRASH_POINTS: [&str; 2] = ["--features", "catchment-aggregator/crash-points"];
 /// Kills at random instants of a replay: in full, and every day.
 const KILLS: &str = "150";
@@ -36,7 +36,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     Step::begin("document").run(doc)?;
     tools::workerd()?;
-    builds::programs()?;
+    builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
 
     let runner: &[&str] = if works(cargo(&["nextest", "--version"])) { &["nextest", "run"] } else { &["test"] };

@@ -39,7 +39,7 @@ fn demo(args: &[String]) -> Result<ExitCode, String> {
     tools::compiler()?;
     tools::wasm_target()?;
     tools::workerd()?;
-    builds::programs()?;
+    builds::programs(&[])?;
     builds::edge()?;
     Step::say("run the demo");
     let status = Command::new(root().join("target/debug/demo"))

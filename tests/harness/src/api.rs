@@ -1,12 +1,15 @@
 //! Questions to an aggregator.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 
 use crate::{Failure, Result};
+
+/// How often a count that is waited for is asked.
+const POLL: Duration = Duration::from_millis(50);
 
 /// Who is asked, with a client's read key. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -106,10 +109,37 @@ impl Api {
         Ok((status, answer.text().await.map_err(Failure::at("asking the aggregator"))?))
     }
 
-    /// Events in a span.
-    pub async fn events(&self, start_ms: i64, end_ms: i64) -> Result<u64> {
-        let answer = self.ask(&Question::of(&["events"], start_ms, end_ms, "all")).await?;
-        Ok(answer.results.first().map_or(0, |row| row.count("events")))
+    /// A metric that is a count, over a span.
+    pub async fn count(&self, metric: &str, (start_ms, end_ms): (i64, i64)) -> Result<u64> {
+        let answer = self.ask(&Question::of(&[metric], start_ms, end_ms, "all")).await?;
+        Ok(answer.results.first().map_or(0, |row| row.count(metric)))
+    }
+
+    /// Asks until a count is what it should be; gives up once it is more, or has not moved for a while.
+    pub async fn reaches(&self, metric: &str, span: (i64, i64), expected: u64, patience: Duration) -> Result<()> {
+        let mut last = Ok(0);
+        let mut moved = Instant::now();
+        loop {
+            let now = self.count(metric, span).await;
+            match &now {
+                Ok(count) if *count == expected => return Ok(()),
+                Ok(count) if *count > expected => {
+                    return Err(Failure(format!("{metric} is {count}, more than {expected}")));
+                }
+                // Whoever is asked may be down for a while.
+                Err(_) => {}
+                Ok(count) => {
+                    if last.as_ref().ok() != Some(count) {
+                        moved = Instant::now();
+                    }
+                }
+            }
+            if moved.elapsed() > patience {
+                return Err(Failure(format!("{metric} is not {expected} but {now:?} for {patience:?}")));
+            }
+            last = now;
+            tokio::time::sleep(POLL).await;
+        }
     }
 
     /// The URL and the key, for a person to try.

@@ -23,6 +23,7 @@ pub struct Builder {
     regions: usize,
     central: bool,
     proxies: bool,
+    flush_s: Option<u32>,
     secret: Option<String>,
 }
 
@@ -82,6 +83,12 @@ impl Builder {
         self
     }
 
+    /// How soon aggregators flush, in seconds; without it, as they do by themselves.
+    pub fn flush_s(mut self, seconds: u32) -> Self {
+        self.flush_s = Some(seconds);
+        self
+    }
+
     /// Fixes the secret, and with it every hash, where a figure is to be the same in each run.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = Some(secret.into());
@@ -118,7 +125,7 @@ impl Builder {
             regions.push(Region {
                 name,
                 relay,
-                aggregator: place.aggregator(dir, name, central.as_ref())?,
+                aggregator: place.aggregator(dir, name, central.as_ref(), self.flush_s)?,
                 before_relay,
                 relay_url,
                 aggregator_url: place.http(),
@@ -153,7 +160,7 @@ impl Builder {
         let edge_url = format!("http://{}", before_edge.as_ref().map_or(edge_address.as_str(), Proxy::address));
 
         let central_url = central.as_ref().map(Place::http);
-        let central = central.map(|place| place.aggregator(dir, "central", None)).transpose()?;
+        let central = central.map(|place| place.aggregator(dir, "central", None, self.flush_s)).transpose()?;
         let mut cluster = Cluster { edge, regions, central, before_edge, folder, secret, edge_url, central_url };
         cluster.start_all().await?;
         Ok(cluster)
@@ -270,12 +277,13 @@ impl Place {
         format!("127.0.0.1:{}", self.link)
     }
 
-    fn aggregator(&self, dir: &Path, region: &str, upstream: Option<&Place>) -> Result<Process> {
+    fn aggregator(&self, dir: &Path, region: &str, upstream: Option<&Place>, flush_s: Option<u32>) -> Result<Process> {
+        let store = flush_s.map(|seconds| format!("\n[store]\nflush_s = {seconds}\n")).unwrap_or_default();
         let upstream =
             upstream.map(|place| format!("\n[upstream]\naddress = \"{}\"\n", place.link())).unwrap_or_default();
         let config = format!(
             "region = \"{region}\"\ncentral = {}\ndata = \"data-{region}\"\nhttp = \"127.0.0.1:{}\"\nlink = \"{}\"\n\
-             secret_file = \"secret\"\n\n{}{upstream}",
+             secret_file = \"secret\"\n\n{}{upstream}{store}",
             region == "central",
             self.http,
             self.link(),

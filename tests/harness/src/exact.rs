@@ -1,10 +1,9 @@
 //! The figures of a trace, counted one by one.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::path::Path;
 
+use crate::Event;
 use crate::trace::Line;
-use crate::{Event, Failure, Result};
 
 const MINUTE_MS: i64 = 60_000;
 
@@ -104,11 +103,5 @@ impl Exact {
         pages.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(b.0)));
         pages.truncate(n);
         pages
-    }
-
-    /// The answers that lie beside a trace: totals, hours, days, top pages, quantiles.
-    pub fn answers(path: &Path) -> Result<serde_json::Value> {
-        let text = std::fs::read(path).map_err(Failure::at(path.display()))?;
-        serde_json::from_slice(&text).map_err(Failure::at(path.display()))
     }
 }

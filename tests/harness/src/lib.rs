@@ -10,6 +10,7 @@ mod cluster;
 mod event;
 mod exact;
 mod failure;
+pub mod figures;
 pub mod paths;
 mod process;
 mod proxy;

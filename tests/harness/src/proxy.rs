@@ -21,6 +21,8 @@ pub enum Fault {
     WithholdRequests,
     /// Answers are swallowed: what was asked is done, but the 202 or the ack doesn't arrive.
     WithholdAnswers,
+    /// A bit of what is sent is turned over on the way; HTTP's own lines are left alone.
+    FlipRequests,
     /// Every connection is closed, and new ones are closed at once.
     Cut,
 }
@@ -53,6 +55,11 @@ impl Proxy {
     pub fn set(&self, fault: Fault) {
         self.withheld_bytes.store(0, Ordering::SeqCst);
         self.fault.send_replace(fault);
+    }
+
+    /// What it does now.
+    pub fn fault(&self) -> Fault {
+        *self.fault.borrow()
     }
 
     /// Waits until something was withheld since the last [`set`](Self::set).
@@ -114,7 +121,11 @@ async fn pass(
                     Ok(n) if n > 0 => n,
                     _ => return,
                 };
-                if *fault.borrow() == mine {
+                let now = *fault.borrow();
+                if now == Fault::FlipRequests && mine == Fault::WithholdRequests && !buffer[..n].ends_with(b"\r\n") {
+                    buffer[n - 1] ^= 1;
+                }
+                if now == mine {
                     lossy = true;
                     withheld.fetch_add(n as u64, Ordering::SeqCst);
                 } else if to.write_all(&buffer[..n]).await.is_err() {

@@ -108,6 +108,16 @@ impl Trace {
         Ok(Trace { lines })
     }
 
+    /// The same events as others: every event_id gets a suffix. Lines that are no events are left out.
+    pub fn renamed(&self, suffix: &str) -> Trace {
+        let rename = |line: &Line| {
+            let mut object: Value = serde_json::from_slice(&line.text).ok()?;
+            object["event_id"] = json!(Event::read(&line.text)?.id + suffix);
+            Some(Line { text: object.to_string().into(), ..line.clone() })
+        };
+        Trace { lines: self.lines.iter().filter_map(rename).collect() }
+    }
+
     /// Cuts into requests of at most `events` lines of one route, in the trace's order as far as routes allow.
     pub fn batches(&self, mut events: impl FnMut() -> usize) -> Vec<Vec<Line>> {
         let mut open: HashMap<Arc<str>, (Vec<Line>, usize)> = HashMap::new();

@@ -1,6 +1,5 @@
 //! `cargo xtask demo`: replays a file through the real processes, asks for its figures, and holds them against the exact ones.
 
-mod figures;
 mod report;
 mod visible;
 
@@ -11,11 +10,11 @@ use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
+use catchment_harness::figures::Figures;
 use catchment_harness::{Cluster, Exact, Failure, Outcome, Result, Sender, Trace, paths};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
-use figures::Figures;
 use report::Report;
 use visible::Watcher;
 
@@ -99,7 +98,7 @@ async fn run(args: Args) -> Result<bool> {
     let report = Report {
         differences: figures.differences(&exact),
         visible: counted.visible(&outcome.acks),
-        shipped_bytes: cluster.counter("catchment_relay_frame_bytes_total").await? as u64,
+        shipped_bytes: cluster.counter("catchment_relay_received_bytes_total").await? as u64,
         raw_bytes: trace.bytes(),
         raw_gzip_bytes: trace.gzip_bytes()?,
         measure,

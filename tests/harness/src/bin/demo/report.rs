@@ -3,11 +3,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
+use catchment_harness::figures::{Answered, Figures, Series, time, users_outside};
 use catchment_harness::{Bucket, Exact, Outcome, Value};
-use jiff::Timestamp;
 use serde_json::json;
 
-use crate::figures::{Figures, MINUTE_MS, Series, users_outside};
 use crate::visible::Visible;
 
 /// Rows of a table before and after the gap.
@@ -31,7 +30,7 @@ impl Report<'_> {
     pub(crate) fn json(&self) -> serde_json::Value {
         let figures = &self.figures;
         let series = |series: &Series| -> Vec<serde_json::Value> {
-            let row = |(start, a): (&i64, &crate::figures::Answered)| {
+            let row = |(start, a): (&i64, &Answered)| {
                 json!([time(*start), a.events, number(a.users.value), number(a.users.lower), number(a.users.upper)])
             };
             series.iter().map(row).collect()
@@ -146,18 +145,13 @@ impl Report<'_> {
 /// What can be done while all keeps running.
 pub(crate) fn invitation(edge: &str, write_key: &str, api: &str, read_key: &str, (start, end): (i64, i64)) -> String {
     let day = |ms: i64| time(ms).chars().take(10).collect::<String>();
-    let (first, after) = (day(start), day(end - MINUTE_MS + 86_400_000));
+    let (first, after) = (day(start), day(end - 1 + 86_400_000));
     format!(
         "\nEverything keeps running until Ctrl-C.\n\
          \n  edge        {edge}\n  write key   {write_key}\n  aggregator  {api}\n  read key    {read_key}\n\
          \n  curl '{edge}/v1/events?k={write_key}' -d '{{\"event_id\":\"mine-1\",\"event_type\":\"page_view\",\"user_id\":\"me\",\"timestamp\":\"{first}T12:00:00Z\",\"page\":\"/\"}}'\n\
          \n  curl -H 'Authorization: Bearer {read_key}' '{api}/api/v1/metrics?metric=page_views&metric=users&start={first}&end={after}&granularity=1h'\n\n"
     )
-}
-
-/// RFC 3339 in UTC.
-pub(crate) fn time(ms: i64) -> String {
-    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
 }
 
 fn table(out: &mut String, name: &str, series: &Series, exact: &BTreeMap<i64, Bucket>) -> std::fmt::Result {

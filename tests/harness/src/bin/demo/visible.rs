@@ -41,7 +41,7 @@ impl Watcher {
             let mut last = 0;
             while !stopped.load(Ordering::Relaxed) {
                 // A poll that fails is one that saw nothing.
-                if let Ok(count) = api.events(start, end).await
+                if let Ok(count) = api.count("events", (start, end)).await
                     && count > last
                 {
                     last = count;

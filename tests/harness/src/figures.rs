@@ -1,47 +1,55 @@
 //! What the aggregator answers, and where it differs from the exact figures.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_harness::{Api, Bucket, Exact, Failure, Question, Result, Row, Value};
+use jiff::Timestamp;
+
+use crate::{Api, Bucket, Exact, Failure, Question, Result, Row, Value};
 
 /// Fewer buckets than one question may have.
 const BUCKETS_PER_QUESTION: i64 = 40_000;
-/// Pages that the report names.
-pub(crate) const PAGES: usize = 10;
+/// Pages that are asked for.
+const PAGES: usize = 10;
 /// Buckets that a difference is told of, each by each.
 const DIFFERENCES_TOLD: usize = 5;
 
-/// Spans of time that figures are asked for.
-pub(crate) const MINUTE_MS: i64 = 60_000;
+const MINUTE_MS: i64 = 60_000;
 const HOUR_MS: i64 = 60 * MINUTE_MS;
 const DAY_MS: i64 = 24 * HOUR_MS;
 const QUANTILES: [(&str, f64); 3] = [("p50", 0.5), ("p95", 0.95), ("p99", 0.99)];
 
 /// Events and users of one bucket.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Answered {
-    pub(crate) events: u64,
-    pub(crate) users: Value,
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Answered {
+    /// Events.
+    pub events: u64,
+    /// Users.
+    pub users: Value,
 }
 
 /// Bucket's start in ms → what was answered.
-pub(crate) type Series = BTreeMap<i64, Answered>;
+pub type Series = BTreeMap<i64, Answered>;
 
 /// All answers.
-#[derive(Debug)]
-pub(crate) struct Figures {
-    pub(crate) total: Answered,
-    pub(crate) per_minute: Series,
-    pub(crate) per_hour: Series,
-    pub(crate) per_day: Series,
-    pub(crate) top_pages: Vec<(String, u64)>,
+#[derive(Debug, Clone, PartialEq)]
+pub struct Figures {
+    /// Of the whole span.
+    pub total: Answered,
+    /// By minute.
+    pub per_minute: Series,
+    /// By hour.
+    pub per_hour: Series,
+    /// By day.
+    pub per_day: Series,
+    /// Pages with the most events.
+    pub top_pages: Vec<(String, u64)>,
     /// `0.5` → value, of the measure that was asked for.
-    pub(crate) quantiles: Vec<(f64, Value)>,
+    pub quantiles: Vec<(f64, Value)>,
 }
 
 impl Figures {
     /// Asks for everything in a span, in ms.
-    pub(crate) async fn ask(api: &Api, span: (i64, i64), measure: Option<&str>) -> Result<Figures> {
+    pub async fn ask(api: &Api, span: (i64, i64), measure: Option<&str>) -> Result<Figures> {
         let (start, end) = widen(span, DAY_MS);
         let mut metrics = vec!["events".to_owned(), "users".to_owned()];
         metrics.extend(measure.iter().flat_map(|measure| QUANTILES.map(|(name, _)| format!("{name}:{measure}"))));
@@ -64,7 +72,7 @@ impl Figures {
     }
 
     /// Where events are not counted as often as they should be; nothing here is a matter of bounds.
-    pub(crate) fn differences(&self, exact: &Exact) -> Vec<String> {
+    pub fn differences(&self, exact: &Exact) -> Vec<String> {
         let mut told = Vec::new();
         if self.total.events != exact.events {
             told.push(format!("{} events were counted; there are {}", self.total.events, exact.events));
@@ -75,13 +83,13 @@ impl Figures {
             ("day", &self.per_day, &exact.per_day),
         ];
         for (name, answered, expected) in spans {
-            let starts: std::collections::BTreeSet<i64> = answered.keys().chain(expected.keys()).copied().collect();
+            let starts: BTreeSet<i64> = answered.keys().chain(expected.keys()).copied().collect();
             let mut wrong = Vec::new();
             for start in starts {
                 let (has, should) =
                     (answered.get(&start).map_or(0, |a| a.events), expected.get(&start).map_or(0, |b| b.events));
                 if has != should {
-                    wrong.push(format!("{} has {has} events instead of {should}", crate::report::time(start)));
+                    wrong.push(format!("{} has {has} events instead of {should}", time(start)));
                 }
             }
             if !wrong.is_empty() {
@@ -98,8 +106,13 @@ impl Figures {
     }
 }
 
+/// RFC 3339 in UTC.
+pub fn time(ms: i64) -> String {
+    Timestamp::from_millisecond(ms).map_or_else(|_| ms.to_string(), |time| time.to_string())
+}
+
 /// Buckets whose exact users lie outside the bounds.
-pub(crate) fn users_outside(answered: &Series, exact: &BTreeMap<i64, Bucket>) -> usize {
+pub fn users_outside(answered: &Series, exact: &BTreeMap<i64, Bucket>) -> usize {
     let inside = |start: &i64, bucket: &Bucket| {
         answered
             .get(start)

@@ -1,0 +1,350 @@
+//! What bad input gets: a reason and a counter, and nothing else is disturbed.
+
+#![cfg(test)]
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use catchment_cells::ack::{Ack, Status};
+use catchment_cells::cell::Cell;
+use catchment_cells::credential::{Identity, WriteKey};
+use catchment_cells::frame::{
+    CHAIN_START, CellsBlock, Chain, CountersBlock, CubeCells, FrameDraft, Producer, Sealed, seal,
+};
+use catchment_cells::{ClientId, Secret};
+use catchment_harness::{Api, Cluster, Exact, Fault, Sender, Trace, paths};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+const HOUR_MS: i64 = 3_600_000;
+
+/// The hour before this one, and the two after its start: all that a test sends and counts.
+fn around_now() -> (i64, i64) {
+    let hour = Timestamp::now().as_millisecond().div_euclid(HOUR_MS) * HOUR_MS;
+    (hour - HOUR_MS, hour + 2 * HOUR_MS)
+}
+
+fn live_key(cluster: &Cluster, client: &ClientId) -> String {
+    let key = WriteKey {
+        client: client.clone(),
+        identity: Identity::User,
+        backfill: false,
+        ignore_foreign_client: false,
+        generation: 1,
+    };
+    cluster.write_key(&key)
+}
+
+fn event(id: &str) -> Value {
+    json!({"event_id": id, "event_type": "page_view", "user_id": "u", "timestamp": Timestamp::now().to_string(), "page": "/"})
+}
+
+/// An event with one field changed.
+fn with(id: &str, field: &str, value: Value) -> String {
+    let mut event = event(id);
+    event[field] = value;
+    event.to_string()
+}
+
+fn without(id: &str, field: &str) -> String {
+    let mut event = event(id);
+    event.as_object_mut().unwrap().remove(field);
+    event.to_string()
+}
+
+async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
+    let answer = reqwest::Client::new().post(url).body(body).timeout(PATIENCE).send().await.unwrap();
+    (answer.status().as_u16(), answer.text().await.unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_event_is_rejected_with_its_reason_beside_the_good_ones() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = ClientId::new("shop").unwrap();
+    let url = format!("{}/v1/events?k={}", cluster.edge_url(), live_key(&cluster, &client));
+    let long = "x".repeat(10_000);
+    let nested = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
+    let deep = event("deep").to_string().replace("\"page\":\"/\"", &format!("\"properties\":{nested}"));
+    let number = |number: &str| {
+        event("number").to_string().replace("\"page\":\"/\"", &format!(r#""properties":{{"n":{number}}}"#))
+    };
+    let cases = [
+        ("{\"event_id\":\"cut".to_owned(), "malformed"),
+        ("5".into(), "malformed"),
+        ("null".into(), "malformed"),
+        (deep, "malformed"),
+        (number("NaN"), "malformed"),
+        (number("1e400"), "malformed"),
+        (without("a", "event_id"), "missing_event_id"),
+        (with("", "page", json!("/")), "missing_event_id"),
+        (with(&long, "page", json!("/")), "event_id_too_long"),
+        (with("a", "event_id", json!(7)), "wrong_type"),
+        (without("a", "event_type"), "missing_event_type"),
+        (with("a", "event_type", json!({"a": 1})), "wrong_type"),
+        (with("a", "event_type", json!(long)), "field_too_long"),
+        (without("a", "timestamp"), "missing_timestamp"),
+        (with("a", "timestamp", json!("yesterday")), "invalid_timestamp"),
+        (with("a", "timestamp", json!([])), "wrong_type"),
+        (with("a", "timestamp", json!("2019-01-01T00:00:00Z")), "too_late"),
+        (with("a", "timestamp", json!("2199-01-01T00:00:00Z")), "future"),
+        (with("a", "timestamp", json!(1e300)), "invalid_timestamp"),
+        (with("a", "page", json!(long)), "field_too_long"),
+        (with("a", "user_id", json!(["u"])), "wrong_type"),
+        (with("a", "client_id", json!("another")), "client_mismatch"),
+    ];
+    let mut reasons: BTreeMap<&str, u64> = BTreeMap::new();
+    for (i, (bad, reason)) in cases.iter().enumerate() {
+        let (before, after) = (event(&format!("before-{i}")), event(&format!("after-{i}")));
+        let (status, answer) = post(&url, format!("{before}\n{bad}\n{after}\n")).await;
+        let shown = &bad[..bad.len().min(100)];
+        assert_eq!(status, 202, "{shown}: {answer}");
+        let answer: Value = serde_json::from_str(&answer).unwrap();
+        assert_eq!((&answer["accepted"], &answer["duplicates"]), (&json!(2), &json!(0)), "{shown}: {answer}");
+        let rejected = answer["rejected"].as_array().unwrap();
+        assert_eq!(rejected.len(), 1, "{shown}: {answer}");
+        assert_eq!((&rejected[0]["index"], &rejected[0]["reason"]), (&json!(1), &json!(reason)), "{shown}: {answer}");
+        let id = rejected[0]["event_id"].as_str();
+        let expected =
+            serde_json::from_str::<Value>(bad).ok().and_then(|event| event["event_id"].as_str().map(String::from));
+        assert!(
+            id.unwrap_or_default().len() <= 128 && expected.unwrap_or_default().starts_with(id.unwrap_or_default())
+        );
+        *reasons.entry(reason).or_default() += 1;
+    }
+    let api = cluster.api(&client);
+    api.reaches("events", around_now(), 2 * cases.len() as u64, PATIENCE).await.unwrap();
+    for (reason, n) in reasons {
+        api.reaches(&format!("received:{reason}"), around_now(), n, PATIENCE).await.unwrap();
+    }
+    assert_eq!(cluster.api(&ClientId::new("another").unwrap()).count("events", around_now()).await.unwrap(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_request_is_refused_as_a_whole() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let client = ClientId::new("shop").unwrap();
+    let key = live_key(&cluster, &client);
+    let edge = cluster.edge_url();
+    let url = format!("{edge}/v1/events?k={key}");
+    let good = event("good").to_string();
+    let bodies: [(Vec<u8>, u16, &str); 8] = [
+        (b"".into(), 400, "malformed"),
+        (b"{".into(), 400, "malformed"),
+        (b"true".into(), 400, "malformed"),
+        (b"[{\"a\":NaN}]".into(), 400, "malformed"),
+        ("[".repeat(500_000).into(), 400, "malformed"),
+        (b"{\"event_id\":\"\xff\xfe\"}".into(), 400, "not_utf8"),
+        (format!("[{}{good}]", format!("{good},").repeat(1_000)).into(), 413, "too_many_events"),
+        (vec![b' '; 1_000_001], 413, "too_large"),
+    ];
+    // What is too long for any shard is refused before it, and counted there.
+    let refused = bodies.len() as u64 - 1;
+    for (body, status, error) in bodies {
+        let shown = String::from_utf8_lossy(&body[..body.len().min(60)]).into_owned();
+        let answer = post(&url, body).await;
+        let refusal: Value = serde_json::from_str(&answer.1).unwrap();
+        assert_eq!((answer.0, refusal["error"].as_str()), (status, Some(error)), "{shown}: {refusal}");
+        assert!(refusal["detail"].as_str().is_some_and(|detail| detail.contains(' ')), "{refusal}");
+    }
+    let forged = format!("{}{}", &key[..key.len() - 1], if key.ends_with('a') { 'b' } else { 'a' });
+    let elsewhere = live_key(&Cluster::builder().start().await.unwrap(), &client);
+    for (query, status) in [
+        (String::new(), 401),
+        ("?k=".into(), 401),
+        ("?k=nonsense".into(), 401),
+        (format!("?k={forged}"), 401),
+        (format!("?k={elsewhere}"), 401),
+        (format!("?k={key}&r=nonsense"), 400),
+        (format!("?k={key}&r=2.a"), 400),
+    ] {
+        let answer = post(&format!("{edge}/v1/events{query}"), good.clone()).await;
+        assert_eq!(answer.0, status, "{query}: {}", answer.1);
+        let refusal: Value = serde_json::from_str(&answer.1).unwrap();
+        assert!(refusal["error"].is_string() && refusal["detail"].is_string(), "{refusal}");
+    }
+    // Nothing of it was counted as an event; how much was refused, and why, is known.
+    assert_eq!(post(&url, good).await.0, 202);
+    let api = cluster.api(&client);
+    api.reaches("events", around_now(), 1, PATIENCE).await.unwrap();
+    api.reaches("received:request_refused", around_now(), refused, PATIENCE).await.unwrap();
+    let metrics = reqwest::Client::new().get(format!("{edge}/metrics")).bearer_auth(cluster.relay_token());
+    let metrics = metrics.send().await.unwrap().text().await.unwrap();
+    for (reason, n) in [("key", 5), ("route", 1), ("unknown_epoch", 1), ("too_large", 1)] {
+        assert!(metrics.contains(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n")), "{metrics}");
+    }
+}
+
+/// A shard made by hand: what it sends is as true or as false as a test wants.
+struct Hand {
+    producer: Producer,
+    client: ClientId,
+    chain: Chain,
+    seq: u64,
+}
+
+impl Hand {
+    fn new(nonce: u64, client: &ClientId) -> Hand {
+        let producer = Producer::new(nonce, "eu/pool/0").unwrap();
+        Hand { producer, client: client.clone(), chain: CHAIN_START, seq: 0 }
+    }
+
+    /// A frame of `count` events, for `home`.
+    fn frame(&self, secret: &Secret, home: &str, seq: u64, count: u64) -> Sealed {
+        let minute = Timestamp::now().as_second().div_euclid(60);
+        let cell = Cell { count, ..Cell::default() };
+        let cube = CubeCells { dimensions: vec![], buckets: [(minute, [(vec![], cell)].into())].into() };
+        let draft = FrameDraft {
+            producer: self.producer.clone(),
+            home: home.into(),
+            seq,
+            prev: self.chain,
+            cut_at: minute * 60_000,
+            first_received_at: minute * 60_000,
+            cells: CellsBlock([(self.client.clone(), [("total".into(), cube)].into())].into()),
+            counters: CountersBlock::default(),
+        };
+        seal(&draft, &secret.frame_key(&self.producer)).unwrap()
+    }
+
+    /// The next frame.
+    fn next(&mut self, secret: &Secret, count: u64) -> Vec<u8> {
+        self.seq += 1;
+        let sealed = self.frame(secret, "eu", self.seq, count);
+        self.chain = sealed.chain;
+        sealed.bytes
+    }
+}
+
+/// Posts frames to the relay; `Err` is a refusal of them all.
+async fn ship(cluster: &Cluster, frames: &[&[u8]]) -> Result<Vec<Ack>, (u16, String)> {
+    let body: Vec<u8> =
+        frames.iter().flat_map(|frame| [&(frame.len() as u32).to_le_bytes()[..], frame].concat()).collect();
+    ship_raw(cluster, cluster.relay_token(), body).await
+}
+
+async fn ship_raw(cluster: &Cluster, token: &str, body: Vec<u8>) -> Result<Vec<Ack>, (u16, String)> {
+    let url = format!("{}/v1/frames", cluster.regions[0].relay_url);
+    let answer = reqwest::Client::new().post(url).bearer_auth(token).body(body).send().await.unwrap();
+    if answer.status() != 200 {
+        return Err((answer.status().as_u16(), answer.text().await.unwrap()));
+    }
+    let mut bytes = &answer.bytes().await.unwrap()[..];
+    let mut acks = Vec::new();
+    while let Some((length, rest)) = bytes.split_first_chunk() {
+        let (ack, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
+        acks.push(Ack::decode(ack).unwrap());
+        bytes = rest;
+    }
+    Ok(acks)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let secret = cluster.secret();
+    let client = ClientId::new("shop").unwrap();
+    let (mut bad, mut good) = (Hand::new(1, &client), Hand::new(2, &client));
+    let first = bad.next(secret, 100);
+    assert_eq!(ship(&cluster, &[&first]).await.unwrap()[0].status, Status::Stored);
+
+    let flipped = |at: usize| {
+        let mut frame = bad.frame(secret, "eu", 2, 7).bytes;
+        let at = at.min(frame.len() - 1);
+        frame[at] ^= 1;
+        frame
+    };
+    let whole = bad.frame(secret, "eu", 2, 7).bytes;
+    let mut stranger = Hand::new(1, &client);
+    (stranger.chain, stranger.seq) = (bad.chain, 1);
+    let wrong_secret = stranger.next(&Secret::new(&[1; 32]).unwrap(), 7);
+    let last = usize::MAX;
+    let cases = [
+        ("a bit of a block", flipped(last), Status::BadMac),
+        ("a bit of the seq", flipped(8 + 1 + 8 + 9 + 1 + 2), Status::BadMac),
+        ("another deployment's secret", wrong_secret, Status::BadMac),
+        ("another version", flipped(2), Status::Version),
+        ("cut short", whole[..whole.len() - 1].to_vec(), Status::Malformed),
+        ("something after it", [&whole[..], b"x"].concat(), Status::Malformed),
+        ("a gap", bad.frame(secret, "eu", 3, 7).bytes, Status::Gap),
+        (
+            "a known seq with another hash",
+            Hand { chain: CHAIN_START, ..Hand::new(1, &client) }.frame(secret, "eu", 1, 7).bytes,
+            Status::Fork,
+        ),
+        ("another frame before it", Hand::new(1, &client).frame(secret, "eu", 2, 7).bytes, Status::Fork),
+        ("another region", bad.frame(secret, "mars", 2, 7).bytes, Status::WrongHome),
+    ];
+    let mut counted = 100;
+    for (what, frame, status) in &cases {
+        let fine = good.next(secret, 10);
+        let acks = ship(&cluster, &[frame, &fine]).await.unwrap();
+        assert_eq!(acks[0].status, *status, "{what}: {:?}", acks[0]);
+        assert!(!acks[0].detail.is_empty(), "{what}: a refusal says why");
+        assert_eq!((acks[1].status, acks[1].mark), (Status::Stored, good.seq), "beside {what}: {:?}", acks[1]);
+        counted += 10;
+    }
+    // What was expected all along is still taken, and once.
+    let second = bad.next(secret, 1);
+    for _ in 0..3 {
+        assert_eq!(ship(&cluster, &[&first, &second]).await.unwrap()[1].mark, 2);
+    }
+    cluster.api(&client).reaches("events", around_now(), counted + 1, PATIENCE).await.unwrap();
+
+    // Broken framing, and what is no POST of frames at all.
+    let length = |n: u32| n.to_le_bytes().to_vec();
+    for (what, token, body, status) in [
+        ("no token", "", length(0), 401),
+        ("another token", "another", length(0), 401),
+        ("a frame that never ends", cluster.relay_token(), [length(100), vec![0; 50]].concat(), 400),
+        ("half a length", cluster.relay_token(), vec![0, 0], 400),
+        ("a length of 4 GB", cluster.relay_token(), length(u32::MAX), 400),
+        ("no frame", cluster.relay_token(), [length(50), vec![0; 50]].concat(), 400),
+        ("too much", cluster.relay_token(), vec![0; (8 << 20) + 1], 413),
+    ] {
+        let refusal = ship_raw(&cluster, token, body).await.unwrap_err();
+        assert_eq!(refusal.0, status, "{what}: {}", refusal.1);
+        assert!(refusal.1.contains(' '), "{what}: {}", refusal.1);
+    }
+    assert_eq!(ship(&cluster, &[&good.next(secret, 5)]).await.unwrap()[0].status, Status::Stored);
+    cluster.api(&client).reaches("events", around_now(), counted + 6, PATIENCE).await.unwrap();
+}
+
+/// Sends a few events to a shard, whatever its frames meet.
+async fn send(cluster: &Cluster, api: &Api, suffix: &str, before: u64) -> u64 {
+    let key = WriteKey {
+        client: ClientId::new("nasa").unwrap(),
+        identity: Identity::User,
+        backfill: true,
+        ignore_foreign_client: true,
+        generation: 1,
+    };
+    let trace = Trace::open(&paths::bundled_trace()).unwrap().every(200).renamed(suffix);
+    let sender = Sender::new(cluster.edge_url().into(), cluster.write_key(&key));
+    let outcome = sender.replay(&trace).await.unwrap();
+    let span = Exact::of(&trace.lines).span().unwrap();
+    assert_eq!(outcome.accepted, trace.lines.len() as u64);
+    if cluster.regions[0].before_relay.as_ref().unwrap().fault() == Fault::None {
+        api.reaches("events", span, before + outcome.accepted, PATIENCE).await.unwrap();
+    }
+    outcome.accepted
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frame_that_is_changed_on_its_way_is_sent_again_then_parked_and_the_shard_goes_on() {
+    let cluster = Cluster::builder().proxies().start().await.unwrap();
+    let api = cluster.api(&ClientId::new("nasa").unwrap());
+    let proxy = cluster.regions[0].before_relay.as_ref().unwrap();
+    let mut counted = send(&cluster, &api, "-calm", 0).await;
+    // For good: the frame is parked, and only it is missing.
+    proxy.set(Fault::FlipRequests);
+    send(&cluster, &api, "-flipped", counted).await;
+    let deadline = std::time::Instant::now() + PATIENCE;
+    while cluster.counter("catchment_frames_total").await.unwrap() < 4.0 {
+        assert!(std::time::Instant::now() < deadline, "the frame is not sent three times");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.set(Fault::None);
+    counted += send(&cluster, &api, "-after", counted).await;
+    assert!(counted > 0);
+}
