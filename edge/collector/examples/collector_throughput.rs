@@ -1,4 +1,4 @@
-//! CPU per event of the collector: `cargo run --profile wasm --example throughput -- FILE.ndjson [events a request]`.
+//! CPU per event of the collector: `cargo run --profile wasm --example collector_throughput -- FILE.ndjson [events a request]`.
 //!
 //! Reads the file's events under a backfill key, in rows of one request, and cuts when a cut is due.
 
