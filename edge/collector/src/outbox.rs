@@ -36,9 +36,9 @@ pub enum Verdict {
 }
 
 impl Outbox {
-    /// Begins with what is stored as acked.
+    /// Begins with what is stored as acked. Until an ack tells, someone may be watching: the first cut doesn't wait.
     pub fn new(meta: &Meta) -> Self {
-        Outbox { acked: meta.acked, not_before: 0, failures: 0, refusals: 0, watched: false }
+        Outbox { acked: meta.acked, not_before: 0, failures: 0, refusals: 0, watched: true }
     }
 
     /// The number of the last frame that is safe.
