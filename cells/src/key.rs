@@ -7,6 +7,12 @@ use crate::limits::{CUBE_DIMENSIONS_MAX, MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES
 /// A cell's values, one per dimension of its cube; `None` where the event had none.
 pub type Values = Vec<Option<Box<str>>>;
 
+/// Whether a text may name a cube, a dimension, a measure or a reason: 1 to [`NAME_BYTES_MAX`] bytes without NUL, which ends names
+/// in keys.
+pub fn is_name(text: &str) -> bool {
+    (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.contains('\0')
+}
+
 /// The size of a bucket. The numbers are stored: final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]
@@ -71,13 +77,13 @@ impl CellKey {
         }
         let (client, rest) = split_at_nul(bytes)?;
         let (cube, rest) = split_at_nul(rest)?;
-        if cube.is_empty() || cube.len() > NAME_BYTES_MAX {
+        if !is_name(cube) {
             return Err(DecodeError::Malformed("cube's name"));
         }
         let mut reader = Reader::new(rest);
         let tier = Tier::from_byte(reader.u8()?)?;
         let bucket = (u64::from_be_bytes(reader.array()?) ^ (1 << 63)) as i64;
-        if bucket.abs() > MINUTE_MAX {
+        if !(-MINUTE_MAX..=MINUTE_MAX).contains(&bucket) {
             return Err(DecodeError::Malformed("bucket out of range"));
         }
         let mut values = Vec::with_capacity(dimensions);

@@ -152,18 +152,18 @@ impl Writer {
         if let Some(full) = full {
             return verdict(Status::Busy, full.into());
         }
+        // The mark is read for the ack, too: whatever is wrong with a frame that comes again, its producer learns what is safe.
+        if let Entry::Vacant(place) = batch.marks.entry(header.producer.clone())
+            && let Some(mark) = self.cells.store().mark(place.key())?
+        {
+            place.insert(mark);
+        }
         let opened = match frame::open(frame, &self.secret.frame_key(&header.producer)) {
             Ok(opened) => opened,
             Err(error) => return verdict(status_of(&error), error.to_string()),
         };
         if let Some(home) = self.home.as_ref().filter(|home| **home != header.home) {
             return verdict(Status::WrongHome, format!("this is {home}, the frame is for {}", header.home));
-        }
-        // From here on the frame is its producer's own. The mark is read into the batch, for the ack at least.
-        if let Entry::Vacant(place) = batch.marks.entry(header.producer.clone())
-            && let Some(mark) = self.cells.store().mark(place.key())?
-        {
-            place.insert(mark);
         }
         let mark = batch.marks.get(&header.producer);
         match marks::decide(mark, &header, &opened.chain()) {

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::cell::Cell;
 use crate::client::ClientId;
 use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
-use crate::key::Values;
+use crate::key::{Values, is_name};
 use crate::limits::{CLIENT_BYTES_MAX, CUBE_DIMENSIONS_MAX, MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 /// The fewest bytes that a thing of each kind takes: what a count can at most claim.
@@ -221,10 +221,7 @@ fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, DecodeError> {
 
 fn read_name<'a>(reader: &mut Reader<'_>, dictionary: &[&'a str]) -> Result<&'a str, DecodeError> {
     let name = lookup(dictionary, reader.uv()?)?;
-    if name.is_empty() || name.len() > NAME_BYTES_MAX || name.contains('\0') {
-        return Err(DecodeError::Malformed("name"));
-    }
-    Ok(name)
+    if is_name(name) { Ok(name) } else { Err(DecodeError::Malformed("name")) }
 }
 
 fn lookup<'a>(dictionary: &[&'a str], index: u64) -> Result<&'a str, DecodeError> {
@@ -238,7 +235,7 @@ fn read_minute<V>(reader: &mut Reader<'_>, before: &BTreeMap<i64, V>) -> Result<
     reader
         .iv()?
         .checked_add(last)
-        .filter(|minute| minute.abs() <= MINUTE_MAX)
+        .filter(|minute| (-MINUTE_MAX..=MINUTE_MAX).contains(minute))
         .ok_or(DecodeError::Malformed("minute out of range"))
 }
 

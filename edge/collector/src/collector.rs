@@ -21,8 +21,8 @@ use thiserror::Error;
 use crate::event::{Event, Rejection};
 use crate::ids::Ids;
 use crate::limits::{
-    CUT_BYTES, CUT_CELLS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX, KEYS_MAX, LATE_MS,
-    LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS,
+    CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
+    KEYS_MAX, LATE_MS, LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS,
 };
 use crate::reason::Reason;
 use crate::request::Request;
@@ -55,6 +55,7 @@ struct Open {
     names: BTreeMap<ClientId, BTreeSet<Box<str>>>,
     ids: Vec<u64>,
     cell_count: usize,
+    counter_count: usize,
     rows: u64,
     body_bytes: usize,
     first_received_at: Option<i64>,
@@ -123,9 +124,7 @@ impl Collector {
 
     /// Takes up a row of ids; the rows come in their order.
     pub fn restore_ids(&mut self, row: IdsRow) {
-        for &id in &row.ids {
-            self.ids.insert(id);
-        }
+        self.ids.extend(&row.ids);
         self.ids_rows.push_back((row.n, row.last_received_at));
         self.ids_last = Some(row);
     }
@@ -141,10 +140,13 @@ impl Collector {
         if rows_full || self.ids.is_full_for(events) { Err(ShardFull) } else { Ok(()) }
     }
 
-    /// Counts a request that was refused as a whole.
+    /// Counts a request that was refused as a whole, but for those beyond the bound while no cut can be made. The log doesn't know
+    /// of it: a crash loses what was not cut.
     pub fn count_refused(&mut self, client: &ClientId, now: i64) {
-        self.open.counters.add(client, Reason::RequestRefused.as_str(), now.div_euclid(MINUTE_MS), 1);
-        self.open.first_received_at.get_or_insert(now);
+        if self.open.counter_count < CUT_COUNTERS {
+            self.open.count(client, Reason::RequestRefused, now.div_euclid(MINUTE_MS), 1);
+            self.open.first_received_at.get_or_insert(now);
+        }
     }
 
     /// Applies a row of the log: the same rows after the same state always give the same.
@@ -163,7 +165,10 @@ impl Collector {
 
     /// Whether a cut is due for the size of what waits.
     pub fn is_cut_due(&self) -> bool {
-        self.open.rows >= CUT_ROWS || self.open.body_bytes >= CUT_BYTES || self.open.cell_count >= CUT_CELLS
+        self.open.rows >= CUT_ROWS
+            || self.open.body_bytes >= CUT_BYTES
+            || self.open.cell_count >= CUT_CELLS
+            || self.open.counter_count >= CUT_COUNTERS
     }
 
     /// The number of a row of ids whose events would by now be too late: read it, and [`forget`](Self::forget) it.
@@ -241,11 +246,13 @@ impl Collector {
             }
             Err(TooLarge) => {
                 let FrameDraft { cells, counters, .. } = draft;
-                let [one, other] = halves(cells);
-                // One cell alone fits a frame (an assertion of the limits), so this ends.
-                self.seal_split(one, CountersBlock::default(), now, first_received_at, frames);
-                self.seal_split(other, CountersBlock::default(), now, first_received_at, frames);
-                self.seal_split(CellsBlock::default(), counters, now, first_received_at, frames);
+                // One cell alone fits a frame (an assertion of the limits), and one counter does, so this ends.
+                for cells in halves_of_cells(cells) {
+                    self.seal_split(cells, CountersBlock::default(), now, first_received_at, frames);
+                }
+                for counters in halves_of_counters(counters) {
+                    self.seal_split(CellsBlock::default(), counters, now, first_received_at, frames);
+                }
             }
         }
     }
@@ -291,7 +298,7 @@ impl Collector {
         let client = &request.claims.client;
         let keys = self.keys_of(client);
         let minute_received = now.div_euclid(MINUTE_MS);
-        self.open.body_bytes += request.body_bytes();
+        self.open.body_bytes += request.bytes();
         let mut outcome = Outcome::default();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         for (index, json) in request.events().enumerate() {
@@ -311,7 +318,7 @@ impl Collector {
             }
         }
         for (reason, n) in counts {
-            self.open.counters.add(client, reason.as_str(), minute_received, n);
+            self.open.count(client, reason, minute_received, n);
         }
         outcome
     }
@@ -350,7 +357,7 @@ impl Collector {
             return reject(Reason::TooLate);
         }
         let minute = at.div_euclid(MINUTE_MS);
-        if !claims.backfill && now >= (minute + 1) * MINUTE_MS + LATE_MS {
+        if !claims.backfill && now > (minute + 1) * MINUTE_MS + LATE_MS {
             *counts.entry(Reason::Late).or_default() += 1;
         }
         self.ids.insert(id);
@@ -362,6 +369,12 @@ impl Collector {
 }
 
 impl Open {
+    fn count(&mut self, client: &ClientId, reason: Reason, minute: i64, n: u64) {
+        self.counters.add(client, reason.as_str(), minute, n);
+        // At the most: the counter may have been there.
+        self.counter_count += 1;
+    }
+
     /// Adds an event to the cells of its cubes.
     fn add(
         &mut self,
@@ -471,7 +484,7 @@ fn hash(key: [u8; 16], parts: &[&[u8]]) -> u64 {
 }
 
 /// Two blocks with half of the cells each.
-fn halves(cells: CellsBlock) -> [CellsBlock; 2] {
+fn halves_of_cells(cells: CellsBlock) -> [CellsBlock; 2] {
     let of_section = |section: &BTreeMap<_, catchment_cells::frame::CubeCells>| -> usize {
         section.values().flat_map(|cube| cube.buckets.values()).map(BTreeMap::len).sum()
     };
@@ -488,6 +501,22 @@ fn halves(cells: CellsBlock) -> [CellsBlock; 2] {
                     into.buckets.entry(minute).or_default().insert(values, cell);
                     i += 1;
                 }
+            }
+        }
+    }
+    halves
+}
+
+/// Two blocks with half of the counters each.
+fn halves_of_counters(counters: CountersBlock) -> [CountersBlock; 2] {
+    let half = counters.0.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum::<usize>() / 2;
+    let mut halves = [CountersBlock::default(), CountersBlock::default()];
+    let mut i = 0;
+    for (client, reasons) in counters.0 {
+        for (reason, minutes) in reasons {
+            for (minute, n) in minutes {
+                halves[usize::from(i >= half)].add(&client, &reason, minute, n);
+                i += 1;
             }
         }
     }

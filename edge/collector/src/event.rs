@@ -3,7 +3,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use catchment_cells::limits::{EVENT_ID_BYTES_MAX, MEASURES_PER_EVENT_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use catchment_cells::key::is_name;
+use catchment_cells::limits::{EVENT_ID_BYTES_MAX, MEASURES_PER_EVENT_MAX, VALUE_BYTES_MAX};
 use jiff::Timestamp;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
@@ -154,7 +155,7 @@ impl<'a> Event<'a> {
         event.measures.sort_by(|a, b| a.0.cmp(&b.0));
         event.measures.dedup_by(|later, kept| later.0 == kept.0);
         let named = event.measures.len();
-        event.measures.retain(|(name, _)| !name.is_empty() && name.len() <= NAME_BYTES_MAX);
+        event.measures.retain(|(name, _)| is_name(name));
         event.measures.truncate(MEASURES_PER_EVENT_MAX);
         event.measures_left = (named - event.measures.len()) as u64;
         Ok(event)
@@ -175,7 +176,7 @@ impl<'a> Fields<'a> {
     fn text(&mut self, field: Field, bytes_max: usize, too_long: Reason) -> Result<Option<Cow<'a, str>>, Reason> {
         let direct = match self.values[field as usize].take() {
             None | Some(Scalar::Null) => None,
-            Some(Scalar::Text(text)) => Some(text),
+            Some(Scalar::Text(text)) => Some(text).filter(|text| !text.is_empty()),
             Some(Scalar::Nested) => return Err(Reason::WrongType),
             Some(_) if !field.takes_scalars() => return Err(Reason::WrongType),
             Some(other) => other.into_text(),
@@ -189,28 +190,37 @@ impl<'a> Fields<'a> {
 
     /// The time: RFC 3339 text, or a number of seconds or milliseconds since 1970, told apart by size (10¹¹ ms is in 1973).
     fn time(&mut self) -> Result<i64, Reason> {
+        self.values[Field::Timestamp as usize].take().unwrap_or(Scalar::Null).time()
+    }
+}
+
+/// Reads a time by itself: as an event's timestamp, but `None` for what is none.
+pub(crate) fn read_time(json: &str) -> Option<i64> {
+    serde_json::from_str::<Scalar<'_>>(json).ok().and_then(|value| value.time().ok())
+}
+
+impl<'a> Scalar<'a> {
+    fn is_absent(&self) -> bool {
+        matches!(self, Scalar::Null) || matches!(self, Scalar::Text(text) if text.is_empty())
+    }
+
+    fn time(self) -> Result<i64, Reason> {
         let number = |value: f64| {
             let ms = if value.abs() < 1e11 { value * 1e3 } else { value };
             // jiff's range: the years -9999 to 9999.
             if ms.abs() <= 2.5e14 { Ok(ms as i64) } else { Err(Reason::InvalidTimestamp) }
         };
-        match self.values[Field::Timestamp as usize].take() {
-            None | Some(Scalar::Null) => Err(Reason::MissingTimestamp),
-            Some(Scalar::Text(text)) if text.is_empty() => Err(Reason::MissingTimestamp),
-            Some(Scalar::Text(text)) => parse_time(&text).ok_or(Reason::InvalidTimestamp),
-            Some(Scalar::Integer(value)) => number(value as f64),
-            Some(Scalar::Number(value)) => number(value),
-            Some(Scalar::Bool(_) | Scalar::Nested) => Err(Reason::WrongType),
+        match self {
+            absent if absent.is_absent() => Err(Reason::MissingTimestamp),
+            Scalar::Text(text) => {
+                text.parse::<Timestamp>().map(|time| time.as_millisecond()).map_err(|_| Reason::InvalidTimestamp)
+            }
+            Scalar::Integer(value) => number(value as f64),
+            Scalar::Number(value) => number(value),
+            Scalar::Null | Scalar::Bool(_) | Scalar::Nested => Err(Reason::WrongType),
         }
     }
-}
 
-/// A time in RFC 3339, in ms.
-pub(crate) fn parse_time(text: &str) -> Option<i64> {
-    text.parse::<Timestamp>().ok().map(|time| time.as_millisecond())
-}
-
-impl<'a> Scalar<'a> {
     fn into_text(self) -> Option<Cow<'a, str>> {
         match self {
             Scalar::Text(text) => Some(text),
@@ -237,7 +247,7 @@ impl<'de> Deserialize<'de> for Fields<'de> {
                     Fields { values: [const { None }; FIELDS], lifted: [const { None }; FIELDS], measures: Vec::new() };
                 while let Some(Text(name)) = map.next_key()? {
                     match Field::of(&name) {
-                        Some(field) => fields.values[field as usize] = Some(map.next_value()?),
+                        Some(field) => put(&mut fields.values[field as usize], map.next_value()?),
                         None if name == "properties" || name == "metadata" => {
                             map.next_value_seed(Properties(&mut fields))?;
                         }
@@ -250,6 +260,13 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
         }
         deserializer.deserialize_map(Object)
+    }
+}
+
+/// A field may have several spellings: the last one that isn't absent counts.
+fn put<'a>(slot: &mut Option<Scalar<'a>>, value: Scalar<'a>) {
+    if slot.is_none() || !value.is_absent() {
+        *slot = Some(value);
     }
 }
 
@@ -275,7 +292,7 @@ impl<'de> Visitor<'de> for Properties<'_, 'de> {
         while let Some(Text(name)) = map.next_key()? {
             let value: Scalar<'de> = map.next_value()?;
             if let Some(field) = Field::of(&name).filter(|field| field.lifted()) {
-                self.0.lifted[field as usize] = Some(value);
+                put(&mut self.0.lifted[field as usize], value);
             } else if let Scalar::Number(number) = value {
                 self.0.measures.push((name, number));
             } else if let Scalar::Integer(number) = value {

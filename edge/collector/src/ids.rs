@@ -40,6 +40,11 @@ impl Ids {
         self.0.contains(&id)
     }
 
+    /// Adds ids.
+    pub(crate) fn extend(&mut self, ids: &[u64]) {
+        self.0.extend(ids);
+    }
+
     /// Forgets ids.
     pub(crate) fn remove_all(&mut self, ids: &[u64]) {
         for id in ids {

@@ -32,12 +32,18 @@ pub const CUT_ROWS: u64 = 256;
 /// Bytes of bodies since the last cut at which the next one is due.
 pub const CUT_BYTES: usize = 1_000_000;
 /// Cells since the last cut at which the next one is due.
-pub const CUT_CELLS: usize = 20_000;
-/// Bytes of bodies in one log row.
+pub const CUT_CELLS: usize = 5_000;
+/// Counters since the last cut at which the next one is due.
+pub const CUT_COUNTERS: usize = 5_000;
+/// Bytes of requests in one log row, unless one alone has more.
 pub const LOG_ROW_BYTES: usize = 1_000_000;
+/// Events in one log row: with up to ten cells each beside those of `CUT_CELLS`, some 20 MB at the most.
+pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 
 /// Frames in the ring of the outbox.
 pub const OUTBOX_FRAMES_MAX: u64 = 256;
+/// Frames of one cut; the largest that could be made has nine.
+pub const CUT_FRAMES_MAX: u64 = 16;
 /// Frames kept aside because their home refused them.
 pub const PARKED_MAX: u64 = 64;
 
@@ -47,7 +53,8 @@ pub const MEASURE_NAMES_MAX: usize = 60;
 pub const KEYS_MAX: usize = 1_024;
 
 const _: () = assert!(IDS_MAX < (1 << 22) / 8 * 7, "a table of 2^22 slots holds them");
-const _: () = assert!(LOG_ROW_BYTES + REQUEST_BYTES_MAX <= 2_000_000, "a log row fits a row of the platform");
+const _: () =
+    assert!(LOG_ROW_BYTES < 1_999_000 && REQUEST_BYTES_MAX < 1_999_000, "a log row fits a row of the platform");
 const _: () = assert!(FRAME_BYTES_MAX <= 2_000_000, "a frame fits a row of the platform");
 // An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
 const _: () = assert!((IDS_ROW_FULL + 2 * (CUT_BYTES + LOG_ROW_BYTES) / 40) * 8 <= 2_000_000, "a row of ids fits, too");

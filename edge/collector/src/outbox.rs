@@ -2,13 +2,17 @@
 
 use catchment_cells::ack::{Ack, Status};
 
-use crate::limits::OUTBOX_FRAMES_MAX;
+use crate::limits::{CUT_FRAMES_MAX, OUTBOX_FRAMES_MAX};
 use crate::rows::Meta;
 
 /// The first wait after a failure, in ms; each further one doubles it.
 const BACKOFF_MS: i64 = 100;
-/// The longest wait, in ms.
+/// The longest wait of our own, in ms.
 const BACKOFF_MS_MAX: i64 = 15_000;
+/// The longest wait that an ack may ask for, in ms.
+const RETRY_AFTER_MS_MAX: i64 = 60_000;
+/// The pause after a frame was parked, in ms: were all refused, they would not be parked in one go.
+const PARKED_PAUSE_MS: i64 = 1_000;
 /// Refusals of one frame, as damaged, after which it is parked: the way may have damaged it, but hardly thrice.
 const REFUSALS_MAX: u32 = 3;
 
@@ -61,70 +65,77 @@ impl Outbox {
         self.failures > 0
     }
 
-    /// Frames that the ring has no room for until acks come.
+    /// Whether the ring has no room for another cut until acks come.
     pub fn is_full(&self, meta: &Meta) -> bool {
-        // One is left free, since a cut may have to be split.
-        meta.next_frame - 1 - self.acked + 16 > OUTBOX_FRAMES_MAX
+        self.room(meta) < CUT_FRAMES_MAX
     }
 
-    /// Judges one ack.
-    pub fn on_ack(&mut self, meta: &Meta, ack: &Ack, now: i64) -> Verdict {
-        if ack.producer != meta.producer {
-            // Of a producer that this shard was before a frame was parked.
-            return Verdict::Next;
-        }
-        let marked = meta.base.saturating_add(ack.mark);
-        if matches!(ack.status, Status::Stored | Status::Gap) && marked >= meta.next_frame {
+    /// Frames that the ring has room for.
+    pub fn room(&self, meta: &Meta) -> u64 {
+        OUTBOX_FRAMES_MAX.saturating_sub(meta.next_frame - 1 - self.acked)
+    }
+
+    /// Judges the ack of the frame with this number. Acks come in the frames' order.
+    pub fn on_ack(&mut self, meta: &Meta, number: u64, ack: &Ack, now: i64) -> Verdict {
+        // Whoever could not read the frame could not name its producer, and knows no mark.
+        let known = ack.producer == meta.producer && meta.base.checked_add(ack.seq) == Some(number);
+        let marked = if known { meta.base.saturating_add(ack.mark) } else { meta.base };
+        if marked >= meta.next_frame {
             return Verdict::Park(Status::Fork);
         }
+        if ack.status == Status::Gap && known {
+            self.wait(meta, now, ack.retry_after_ms);
+            if marked + OUTBOX_FRAMES_MAX + 1 < meta.next_frame {
+                return Verdict::Restart;
+            }
+            // Where the home lost what it had acked, the ring may still have it.
+            self.acked = marked;
+            return Verdict::Resend;
+        }
+        // What is safe stays so, whatever is wrong with the frame that was sent again: its ack may have been lost.
+        self.acked = self.acked.max(marked);
+        if ack.status == Status::Stored && known && number <= self.acked {
+            self.failures = 0;
+            self.refusals = 0;
+            self.watched = ack.watched;
+            return Verdict::Next;
+        }
+        if number <= self.acked {
+            return Verdict::Next;
+        }
+        self.wait(meta, now, ack.retry_after_ms);
         match ack.status {
-            Status::Stored => {
-                self.acked = self.acked.max(marked);
-                self.failures = 0;
-                self.refusals = 0;
-                self.watched = ack.watched;
-                Verdict::Next
-            }
-            Status::Gap if marked + OUTBOX_FRAMES_MAX + 1 < meta.next_frame => Verdict::Restart,
-            Status::Gap => {
-                // Where the home lost what it had acked, the ring may still have it.
-                self.acked = marked;
-                self.wait(now, ack.retry_after_ms);
-                Verdict::Resend
-            }
-            Status::BadMac | Status::Malformed => {
+            _ if number != self.acked + 1 => Verdict::Resend,
+            Status::Fork => Verdict::Park(ack.status),
+            Status::BadMac | Status::Malformed | Status::Version => {
                 self.refusals += 1;
-                self.wait(now, ack.retry_after_ms);
                 if self.refusals < REFUSALS_MAX { Verdict::Resend } else { Verdict::Park(ack.status) }
             }
-            Status::Fork | Status::Version | Status::WrongHome => Verdict::Park(ack.status),
-            Status::Busy | Status::Unreachable => {
-                self.wait(now, ack.retry_after_ms);
-                Verdict::Resend
-            }
+            // A wrong home is a mistake in the settings: the frame waits until it is put right.
+            Status::Stored | Status::Gap | Status::WrongHome | Status::Busy | Status::Unreachable => Verdict::Resend,
         }
     }
 
     /// Notes that a POST failed: no answer, or none that could be read.
-    pub fn on_failure(&mut self, now: i64) {
-        self.wait(now, 0);
+    pub fn on_failure(&mut self, meta: &Meta, now: i64) {
+        self.wait(meta, now, 0);
     }
 
     /// Notes that the oldest frame was parked, or that a new producer took over: what failed was the old one's.
-    pub fn on_restart(&mut self, acked: u64) {
+    pub fn on_restart(&mut self, acked: u64, now: i64) {
         self.acked = acked;
         self.failures = 0;
         self.refusals = 0;
-        self.not_before = 0;
+        self.not_before = now + PARKED_PAUSE_MS;
     }
 
     /// Waits twice as long each time, and up to half as long again, so that shards don't come all at once.
-    fn wait(&mut self, now: i64, at_least_ms: u32) {
+    fn wait(&mut self, meta: &Meta, now: i64, at_least_ms: u32) {
         let backoff = (BACKOFF_MS << self.failures.min(16)).min(BACKOFF_MS_MAX);
         self.failures = self.failures.saturating_add(1);
-        let wait = backoff.max(at_least_ms.into());
-        let jitter = now.wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as i64).rem_euclid(wait / 2 + 1);
-        self.not_before = now + wait + jitter;
+        let wait = backoff.max(i64::from(at_least_ms).min(RETRY_AFTER_MS_MAX));
+        let random = (meta.producer.nonce() ^ now as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 1;
+        self.not_before = now + wait + random as i64 % (wait / 2 + 1);
     }
 }
 
@@ -139,6 +150,7 @@ mod tests {
         Meta { base: 10, next_frame: 20, acked: 12, ..Meta::new(producer, "eu") }
     }
 
+    /// The ack of frame 13, the first that is not acked.
     fn ack(status: Status, mark: u64) -> Ack {
         Ack { mark, ..Ack::refusal(status, meta().producer, 3, "") }
     }
@@ -146,48 +158,68 @@ mod tests {
     #[test]
     fn acks_are_judged() {
         use Status::*;
+        let unnamed = |status| Ack { producer: Producer::new(0, "unknown").unwrap(), seq: 0, ..ack(status, 0) };
         for (ack, verdict, acked) in [
             (ack(Stored, 5), Verdict::Next, 15),
-            (ack(Stored, 1), Verdict::Next, 12),
+            (ack(Stored, 3), Verdict::Next, 13),
+            (ack(Stored, 1), Verdict::Resend, 12),
             (ack(Stored, 10), Verdict::Park(Fork), 12),
             (ack(Gap, 4), Verdict::Resend, 14),
             (ack(Gap, 0), Verdict::Resend, 10),
-            (ack(Fork, 4), Verdict::Park(Fork), 12),
-            (ack(Version, 0), Verdict::Park(Version), 12),
-            (ack(WrongHome, 0), Verdict::Park(WrongHome), 12),
+            (ack(Fork, 2), Verdict::Park(Fork), 12),
+            // Known to be safe, whatever came of it this time.
+            (ack(Fork, 4), Verdict::Next, 14),
+            (ack(BadMac, 3), Verdict::Next, 13),
+            (ack(WrongHome, 0), Verdict::Resend, 12),
+            (ack(Version, 0), Verdict::Resend, 12),
             (ack(BadMac, 0), Verdict::Resend, 12),
             (ack(Busy, 0), Verdict::Resend, 12),
-            (Ack { producer: Producer::new(2, "eu/pool/0").unwrap(), ..ack(Fork, 9) }, Verdict::Next, 12),
+            (Ack { seq: 9, ..ack(Stored, 9) }, Verdict::Resend, 12),
+            (unnamed(Malformed), Verdict::Resend, 12),
+            (unnamed(Stored), Verdict::Resend, 12),
         ] {
             let mut outbox = Outbox::new(&meta());
-            assert_eq!(outbox.on_ack(&meta(), &ack, 1_000), verdict, "{ack:?}");
+            assert_eq!(outbox.on_ack(&meta(), 13, &ack, 1_000), verdict, "{ack:?}");
             assert_eq!(outbox.acked(), acked, "{ack:?}");
-            assert_eq!(outbox.send_at(&meta()).unwrap() > 1_000, verdict == Verdict::Resend, "{ack:?}");
+            assert_eq!(
+                outbox.send_at(&meta()).unwrap() > 1_000,
+                verdict == Verdict::Resend || ack.status == Fork && acked == 12,
+                "{ack:?}"
+            );
         }
     }
 
     #[test]
     fn a_frame_is_parked_when_it_is_refused_thrice_as_damaged() {
+        for status in [Status::BadMac, Status::Malformed, Status::Version] {
+            let mut outbox = Outbox::new(&meta());
+            let verdicts = [(); 3].map(|()| outbox.on_ack(&meta(), 13, &ack(status, 0), 0));
+            assert_eq!(verdicts, [Verdict::Resend, Verdict::Resend, Verdict::Park(status)]);
+        }
+        // Only the oldest is judged: those after it may be refused for its sake.
         let mut outbox = Outbox::new(&meta());
-        let verdicts = [(); 3].map(|()| outbox.on_ack(&meta(), &ack(Status::BadMac, 0), 0));
-        assert_eq!(verdicts, [Verdict::Resend, Verdict::Resend, Verdict::Park(Status::BadMac)]);
+        let later = Ack { seq: 4, ..ack(Status::Fork, 0) };
+        assert_eq!(outbox.on_ack(&meta(), 14, &later, 0), Verdict::Resend);
     }
 
     #[test]
     fn what_both_sides_forgot_restarts_the_producer() {
         let meta = Meta { next_frame: 10 + OUTBOX_FRAMES_MAX + 2, acked: 200, ..meta() };
-        assert_eq!(Outbox::new(&meta).on_ack(&meta, &ack(Status::Gap, 0), 0), Verdict::Restart);
+        let gap = Ack { seq: 191, ..ack(Status::Gap, 0) };
+        assert_eq!(Outbox::new(&meta).on_ack(&meta, 201, &gap, 0), Verdict::Restart);
     }
 
     #[test]
     fn waits_grow_to_a_bound_and_end_with_success() {
         let mut outbox = Outbox::new(&meta());
         for _ in 0..100 {
-            outbox.on_failure(0);
+            outbox.on_failure(&meta(), 0);
             assert!((100..=BACKOFF_MS_MAX * 3 / 2 + 1).contains(&outbox.not_before));
         }
         assert!(outbox.not_before >= BACKOFF_MS_MAX);
-        outbox.on_ack(&meta(), &ack(Status::Stored, 3), 50);
+        outbox.on_ack(&meta(), 13, &Ack { retry_after_ms: u32::MAX, ..ack(Status::Busy, 0) }, 0);
+        assert!((RETRY_AFTER_MS_MAX..=RETRY_AFTER_MS_MAX * 2).contains(&outbox.not_before));
+        outbox.on_ack(&meta(), 13, &ack(Status::Stored, 3), 50);
         assert!(!outbox.is_failing());
     }
 }

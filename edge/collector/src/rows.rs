@@ -89,7 +89,7 @@ impl Meta {
 impl LogRow {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let bodies: usize = self.requests.iter().map(|request| request.body_bytes() + 128).sum();
+        let bodies: usize = self.requests.iter().map(|request| request.bytes()).sum();
         let mut out = Vec::with_capacity(16 + bodies);
         out.push(VERSION);
         out.extend_from_slice(&self.received_at.to_le_bytes());

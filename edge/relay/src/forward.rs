@@ -61,8 +61,11 @@ impl Homes {
                         (Some(home.as_str()), ack)
                     }
                     None => {
+                        // A mistake in the settings, here or at the edge: the frame waits until it is put right.
                         let detail = format!("this relay knows no home {:?}", header.home);
-                        (None, Ack::refusal(Status::WrongHome, header.producer, header.seq, detail))
+                        let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, detail);
+                        ack.retry_after_ms = RETRY_AFTER_MS;
+                        (None, ack)
                     }
                 },
                 Err(error) => (None, refuse(&frame, &error).ok_or(BadPost::Nobodys(place))?),

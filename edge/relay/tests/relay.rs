@@ -165,7 +165,7 @@ async fn each_frame_has_its_own_answer() {
         said(&acks),
         [
             (1, Status::Stored),
-            (2, Status::WrongHome),
+            (2, Status::Unreachable),
             (3, Status::Version),
             (4, Status::Malformed),
             (5, Status::Unreachable),
@@ -180,7 +180,7 @@ async fn each_frame_has_its_own_answer() {
     for line in [
         "catchment_relay_frames_total{home=\"eu\",status=\"stored\"} 2",
         "catchment_relay_frames_total{home=\"us\",status=\"unreachable\"} 1",
-        "catchment_relay_frames_total{home=\"(none)\",status=\"wrong_home\"} 1",
+        "catchment_relay_frames_total{home=\"(none)\",status=\"unreachable\"} 1",
         "catchment_relay_posts_total{status=\"200\"} 1",
         "catchment_relay_post_duration_seconds_bucket{le=\"20\"} 1",
         "catchment_relay_in_flight_bytes 0",

@@ -1,9 +1,17 @@
 //! What is answered over HTTP. The only place that knows status codes.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use catchment_collector::{Outcome, RequestError};
 use serde::Serialize;
 use thiserror::Error;
 use worker::{Headers, Response};
+
+thread_local! {
+    /// Requests that this isolate refused, by reason.
+    static REFUSED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
 
 /// Why a request is refused as a whole.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -53,7 +61,7 @@ struct Refused<'a> {
 
 impl Refusal {
     /// The name that answers and counters carry.
-    pub(crate) fn name(&self) -> &'static str {
+    fn name(&self) -> &'static str {
         match self {
             Refusal::NotFound => "not_found",
             Refusal::Method => "method",
@@ -88,12 +96,29 @@ impl Refusal {
         }
     }
 
+    /// The refusal, counted by its reason.
+    pub(crate) fn counted(self) -> Self {
+        REFUSED.with_borrow_mut(|refused| *refused.entry(self.name()).or_default() += 1);
+        self
+    }
+
     /// The answer.
     pub(crate) fn response(&self) -> Response {
         let retry_after = self.retry_after_s().map(|s| s.to_string());
         let headers: Vec<_> = retry_after.iter().map(|s| ("retry-after", &**s)).collect();
         json(self.status(), &headers, &Refused { error: self.name(), detail: self.to_string() })
     }
+}
+
+/// What this isolate refused, by reason, for Prometheus.
+pub(crate) fn refused_metrics() -> Response {
+    let mut text = "# TYPE catchment_edge_refused_total counter\n".to_owned();
+    REFUSED.with_borrow(|refused| {
+        for (reason, n) in refused {
+            text.push_str(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n"));
+        }
+    });
+    respond(200, &[("content-type", "text/plain; version=0.0.4")], text.into_bytes())
 }
 
 /// 202: the events are in the shard's storage.
@@ -109,11 +134,6 @@ pub(crate) fn preflight() -> Response {
         ("access-control-max-age", "86400"),
     ];
     respond(204, &headers, Vec::new())
-}
-
-/// Text.
-pub(crate) fn plain(text: String) -> Response {
-    respond(200, &[("content-type", "text/plain; version=0.0.4")], text.into_bytes())
 }
 
 /// JSON with a status.

@@ -62,10 +62,11 @@ impl Config {
         if let Some(region) = placement.regions.iter().find(|region| !is_name(&region.name)) {
             return Err(ConfigError::Placement(format!("{:?} is no region's name", region.name)));
         }
+        let relay_token = Some(var("RELAY_TOKEN")?).filter(|token| !token.is_empty());
         let regions = placement.regions.iter().map(|r| Region { name: r.name.clone(), pools: r.pools }).collect();
         Ok(Config {
             secret: secret.map_err(|error| ConfigError::Secret(error.to_string()))?,
-            relay_token: var("RELAY_TOKEN")?,
+            relay_token: relay_token.ok_or(ConfigError::Missing("RELAY_TOKEN"))?,
             map: PlacementMap { epoch: placement.epoch, regions },
             relays: placement.regions.into_iter().map(|region| (region.name, region.relay)).collect(),
         })

@@ -1,7 +1,6 @@
 //! The Worker: who may send, and to which shard. It passes bodies on unparsed.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,7 +17,7 @@ use siphasher::sip::SipHasher24;
 use worker::wasm_bindgen::JsValue;
 use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
 
-use crate::answer::{Refusal, json, plain, preflight};
+use crate::answer::{Refusal, json, preflight, refused_metrics};
 use crate::config::Config;
 use crate::hop::{HEADER, Hop};
 
@@ -30,8 +29,6 @@ const SHARDS: &str = "SHARD";
 thread_local! {
     /// Read once for each isolate: an environment doesn't change.
     static CONFIG: RefCell<Option<Rc<Config>>> = const { RefCell::new(None) };
-    /// Requests that this isolate refused before any shard, by reason.
-    static REFUSED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// The settings; a mistake in them is logged.
@@ -57,13 +54,10 @@ pub(crate) async fn handle(request: Request, env: Env) -> Response {
         (Method::Post, "/v1/events") => take(request, &env).await,
         (_, "/v1/events") => Err(Refusal::Method),
         (Method::Get, "/v1/shard") => inspect(&request, &env).await,
-        (Method::Get, "/metrics") => metrics(&request, &env),
+        (Method::Get, "/metrics") => check_operator(&request, &env).map(|()| refused_metrics()),
         _ => Err(Refusal::NotFound),
     };
-    answer.unwrap_or_else(|refusal| {
-        REFUSED.with_borrow_mut(|refused| *refused.entry(refusal.name()).or_default() += 1);
-        refusal.response()
-    })
+    answer.unwrap_or_else(|refusal| refusal.counted().response())
 }
 
 /// `POST /v1/events`.
@@ -104,18 +98,6 @@ fn check_operator(request: &Request, env: &Env) -> Result<(), Refusal> {
     let token = token.as_deref().and_then(|token| token.strip_prefix("Bearer ")).unwrap_or_default();
     let expected = &config(env)?.relay_token;
     if equal_in_constant_time(token.as_bytes(), expected.as_bytes()) { Ok(()) } else { Err(Refusal::NotFound) }
-}
-
-/// `GET /metrics`: what this isolate refused, for Prometheus.
-fn metrics(request: &Request, env: &Env) -> Result<Response, Refusal> {
-    check_operator(request, env)?;
-    let mut text = "# TYPE catchment_edge_refused_total counter\n".to_owned();
-    REFUSED.with_borrow(|refused| {
-        for (reason, n) in refused {
-            text.push_str(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n"));
-        }
-    });
-    Ok(plain(text))
 }
 
 /// `GET /v1/shard?name=…`: how a shard is.

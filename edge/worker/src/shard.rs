@@ -11,7 +11,7 @@ use std::time::Duration;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::Producer;
 use catchment_cells::limits::POST_BYTES_MAX;
-use catchment_collector::limits::{LOG_ROW_BYTES, LOG_ROWS_MAX, PARKED_MAX};
+use catchment_collector::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX};
 use catchment_collector::{Collector, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -37,7 +37,7 @@ const CUT_MS_WATCHED: i64 = 200;
 const CUT_MS: i64 = 5_000;
 const CUT_MS_FAILING: i64 = 60_000;
 /// How long a shard whose storage failed waits before it is rebuilt, in ms, unless a request comes.
-const REBUILD_MS: i64 = 1_000;
+const REBUILD_MS: i64 = 5_000;
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
 const FLUSH_MS_WATCHED: u32 = 500;
 const FLUSH_MS: u32 = 5_000;
@@ -108,7 +108,7 @@ impl DurableObject for Shard {
             Method::Get => Ok(json(200, &[], &self.health())),
             _ => self.take(request).await,
         };
-        Ok(answer.unwrap_or_else(|refusal| refusal.response()))
+        Ok(answer.unwrap_or_else(|refusal| refusal.counted().response()))
     }
 
     /// Cuts what is due and ships what waits. Never throws: the platform would give it up after some tries.
@@ -147,18 +147,14 @@ impl Shard {
             (None, None) => return Ok(()),
         };
         let mut collector = Collector::new(config.secret.clone(), meta.clone());
-        for row in storage.ids_from(meta.ids_first)? {
-            if row.n < meta.ids_next {
-                collector.restore_ids(row);
-            }
-        }
+        storage.read_ids(meta.ids_first, meta.ids_next, |row| collector.restore_ids(row))?;
         let mut log_next = meta.folded_through;
         let mut committed_at = 0;
-        for (n, row) in storage.log_from(meta.folded_through)? {
+        storage.read_log(meta.folded_through, |n, row| {
             collector.apply(&row);
             log_next = n + 1;
             committed_at = row.received_at;
-        }
+        })?;
         *core = Some(Core {
             outbox: Outbox::new(&meta),
             storage,
@@ -214,19 +210,24 @@ impl Shard {
 
     /// Puts a request into the group that waits.
     fn submit(&self, events: Events) -> Result<oneshot::Receiver<Outcome>, Refusal> {
-        let overflows = |core: &Core| core.waiting_bytes + events.body_bytes() > LOG_ROW_BYTES;
+        let overflows = |core: &Core| {
+            core.waiting_bytes + events.bytes() > LOG_ROW_BYTES || core.waiting_events + events.len() > LOG_ROW_EVENTS
+        };
         if self.core.borrow().as_ref().is_some_and(overflows) {
             self.commit(now());
         }
+        let is_full = |core: &Core| !core.has_room_for(events.len());
+        if self.core.borrow().as_ref().is_some_and(is_full) {
+            // A cut, and ids that are too late by now, may make room.
+            self.transact(|core| core.cut(now()).and_then(|()| core.forget_expired(now())));
+        }
         let mut core = self.core.borrow_mut();
         let core = core.as_mut().ok_or(Refusal::Unavailable)?;
-        let stuck = core.collector.is_cut_due() && core.outbox.is_full(core.collector.meta());
-        let rows = core.log_next - core.collector.meta().folded_through;
-        if stuck || rows >= LOG_ROWS_MAX || core.collector.room_for(core.waiting_events + events.len()).is_err() {
+        if is_full(core) {
             return Err(Refusal::Full);
         }
         let (reply, committed) = oneshot::channel();
-        core.waiting_bytes += events.body_bytes();
+        core.waiting_bytes += events.bytes();
         core.waiting_events += events.len();
         core.waiting.push(Waiting { events, reply });
         Ok(committed)
@@ -275,12 +276,12 @@ impl Shard {
                 self.transact(move |core| core.cut(at));
             }
             let batch = self.core.borrow().as_ref().and_then(|core| core.batch(at));
-            let Some(Batch { home, frames, count }) = batch else { return };
+            let Some(Batch { home, first, frames, count }) = batch else { return };
             let acks = match config.relay(&home) {
                 Some(relay) => post(relay, &config.relay_token, &frames).await,
                 None => Err(ShippingError::NoRelay(home)),
             };
-            self.transact(move |core| core.judge(acks, count, now()));
+            self.transact(move |core| core.judge(acks, first, count, now()));
         }
     }
 
@@ -343,6 +344,8 @@ impl Shard {
 /// Frames for one POST.
 struct Batch {
     home: String,
+    /// The number of the first.
+    first: u64,
     frames: Vec<u8>,
     count: usize,
 }
@@ -369,17 +372,37 @@ impl Core {
         self.cut_at().into_iter().chain(self.outbox.send_at(self.collector.meta())).min()
     }
 
+    /// Whether so many more events may wait: what is due to be cut could be, and log and ids have room.
+    fn has_room_for(&self, events: usize) -> bool {
+        let rows = self.log_next - self.collector.meta().folded_through;
+        !self.collector.is_cut_due()
+            && rows < LOG_ROWS_MAX
+            && self.collector.room_for(self.waiting_events + events).is_ok()
+    }
+
+    /// Forgets the ids of events that would be too late by now.
+    fn forget_expired(&mut self, now: i64) -> Result<(), StorageError> {
+        let backfill = edge::is_backfill(self.collector.meta().producer.shard());
+        let mut forgotten = false;
+        while let Some(n) = self.collector.expired_ids(now, backfill) {
+            let row = self.storage.ids(n)?.ok_or_else(|| StorageError::Sql(format!("row {n} of ids is not there")))?;
+            self.collector.forget(&row);
+            forgotten = true;
+        }
+        if forgotten { self.storage.put_meta(self.collector.meta()) } else { Ok(()) }
+    }
+
     /// Makes frames of what waits, in one transaction with the ids and the log's position.
     fn cut(&mut self, now: i64) -> Result<(), StorageError> {
         if self.outbox.is_full(self.collector.meta()) {
             return Ok(());
         }
-        let backfill = edge::is_backfill(self.collector.meta().producer.shard());
-        while let Some(n) = self.collector.expired_ids(now, backfill) {
-            let row = self.storage.ids(n)?.ok_or_else(|| StorageError::Sql(format!("row {n} of ids is not there")))?;
-            self.collector.forget(&row);
-        }
+        self.forget_expired(now)?;
+        let room = self.outbox.room(self.collector.meta());
         let Some(cut) = self.collector.cut(now, self.log_next, self.outbox.acked()) else { return Ok(()) };
+        if cut.frames.len() as u64 > room {
+            return Err(StorageError::Sql(format!("a cut of {} frames", cut.frames.len())));
+        }
         for (n, frame) in cut.frames {
             self.storage.put_frame(n, frame)?;
         }
@@ -393,8 +416,8 @@ impl Core {
     fn batch(&self, now: i64) -> Option<Batch> {
         let meta = self.collector.meta();
         self.outbox.send_at(meta).filter(|&at| at <= now)?;
-        let mut batch = Batch { home: meta.home.clone(), frames: Vec::new(), count: 0 };
         let first = self.outbox.acked() + 1;
+        let mut batch = Batch { home: meta.home.clone(), first, frames: Vec::new(), count: 0 };
         for n in first..meta.next_frame.min(first + POST_FRAMES_MAX) {
             let frame = match self.storage.frame(n) {
                 Ok(Some(frame)) => frame,
@@ -417,50 +440,57 @@ impl Core {
         Some(batch)
     }
 
-    /// Does what the acks of a POST of `count` frames ask for.
-    fn judge(&mut self, acks: Result<Vec<Ack>, ShippingError>, count: usize, now: i64) -> Result<(), StorageError> {
+    /// Does what the acks of a POST of `count` frames from number `first` on ask for.
+    fn judge(
+        &mut self,
+        acks: Result<Vec<Ack>, ShippingError>,
+        first: u64,
+        count: usize,
+        now: i64,
+    ) -> Result<(), StorageError> {
         let shard = self.collector.meta().producer.shard().to_owned();
         let acks = match acks {
             Ok(acks) if acks.len() == count && count > 0 => acks,
             other => {
                 console_warn!("frames of {shard} wait: {}", other.err().unwrap_or(ShippingError::Answer));
-                self.outbox.on_failure(now);
+                self.outbox.on_failure(self.collector.meta(), now);
                 return Ok(());
             }
         };
-        let before = self.outbox.acked();
-        for ack in acks {
-            let verdict = self.outbox.on_ack(self.collector.meta(), &ack, now);
+        for (number, ack) in (first..).zip(acks) {
+            let verdict = self.outbox.on_ack(self.collector.meta(), number, &ack, now);
             if ack.status != Status::Stored {
                 console_warn!("a frame of {shard}: {} ({}): {verdict:?}", ack.status.as_str(), ack.detail);
             }
             match verdict {
                 Verdict::Next => {}
                 Verdict::Resend => return Ok(()),
-                Verdict::Restart => return self.restart_producer(0),
-                Verdict::Park(_) if self.collector.meta().parked >= PARKED_MAX => {
-                    // Nothing is thrown away: the backlog grows to its bound, and says so.
-                    console_error!("{shard} has no room to park a frame");
-                    self.outbox.on_failure(now);
-                    return Ok(());
-                }
-                Verdict::Park(_) => {
-                    let n = self.outbox.acked() + 1;
-                    if let Some(frame) = self.storage.frame(n)? {
-                        self.storage.park(self.collector.meta().parked, frame)?;
-                    }
-                    return self.restart_producer(1);
-                }
+                Verdict::Restart => return self.restart_producer(0, now),
+                Verdict::Park(_) => return self.park(now),
             }
-        }
-        if self.outbox.acked() == before {
-            self.outbox.on_failure(now);
         }
         Ok(())
     }
 
+    /// Keeps the oldest frame that is not acked aside.
+    fn park(&mut self, now: i64) -> Result<(), StorageError> {
+        let parked = self.collector.meta().parked;
+        match self.storage.frame(self.outbox.acked() + 1)? {
+            Some(frame) if parked < PARKED_MAX => {
+                self.storage.park(parked, frame)?;
+                self.restart_producer(1, now)
+            }
+            // Nothing is thrown away: the backlog grows to its bound, and says so.
+            _ => {
+                console_error!("{} can't park a frame", self.collector.meta().producer.shard());
+                self.outbox.on_failure(self.collector.meta(), now);
+                Ok(())
+            }
+        }
+    }
+
     /// Goes on as a new producer with the frames that are not acked, after the `parked` oldest of them.
-    fn restart_producer(&mut self, parked: u64) -> Result<(), StorageError> {
+    fn restart_producer(&mut self, parked: u64, now: i64) -> Result<(), StorageError> {
         let base = self.outbox.acked() + parked;
         let producer = Producer::new(nonce(), self.collector.meta().producer.shard());
         let producer = producer.map_err(|error| StorageError::Sql(error.to_string()))?;
@@ -470,7 +500,7 @@ impl Core {
             let frame = self.collector.readopt(n, &frame).map_err(|error| StorageError::Sql(error.to_string()))?;
             self.storage.put_frame(n, frame)?;
         }
-        self.outbox.on_restart(base);
+        self.outbox.on_restart(base, now);
         self.storage.put_meta(self.collector.meta())
     }
 }

@@ -69,7 +69,7 @@ impl Storage {
 
     /// The shard's state as of its last cut; `None` where there never was one.
     pub(crate) fn meta(&self) -> Result<Option<Meta>, StorageError> {
-        let row = self.read("SELECT slot, row FROM meta WHERE slot = ?", &[0])?.pop();
+        let row = self.read("SELECT slot, row FROM meta WHERE slot = ?", &[0])?;
         row.map(|(_, bytes)| Meta::decode(&bytes).map_err(|error| StorageError::Row("meta", error))).transpose()
     }
 
@@ -79,12 +79,12 @@ impl Storage {
         Ok(())
     }
 
-    /// Rows of the log from number `from` on, with their numbers, ascending.
-    pub(crate) fn log_from(&self, from: u64) -> Result<Vec<(u64, LogRow)>, StorageError> {
-        let rows = self.read("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from])?;
-        rows.into_iter()
-            .map(|(n, bytes)| Ok((n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?)))
-            .collect()
+    /// Visits the rows of the log from number `from` on, ascending: one at a time is in memory.
+    pub(crate) fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), StorageError> {
+        self.visit("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from], |n, bytes| {
+            visit(n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?);
+            Ok(())
+        })
     }
 
     /// Writes row `n` of the log.
@@ -94,7 +94,7 @@ impl Storage {
 
     /// The frame with a number.
     pub(crate) fn frame(&self, n: u64) -> Result<Option<Vec<u8>>, StorageError> {
-        let row = self.read("SELECT n, row FROM outbox WHERE slot = ? AND n = ?", &[n % OUTBOX_FRAMES_MAX, n])?.pop();
+        let row = self.read("SELECT n, row FROM outbox WHERE slot = ? AND n = ?", &[n % OUTBOX_FRAMES_MAX, n])?;
         Ok(row.map(|(_, bytes)| bytes))
     }
 
@@ -103,17 +103,17 @@ impl Storage {
         self.put("INSERT OR REPLACE INTO outbox (slot, n, row) VALUES (?, ?, ?)", n, OUTBOX_FRAMES_MAX, frame)
     }
 
-    /// Rows of ids from number `from` on, ascending.
-    pub(crate) fn ids_from(&self, from: u64) -> Result<Vec<IdsRow>, StorageError> {
-        let rows = self.read("SELECT n, row FROM ids WHERE n >= ? ORDER BY n", &[from])?;
-        let row =
-            |(n, bytes): (u64, Vec<u8>)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error));
-        rows.into_iter().map(row).collect()
+    /// Visits the rows of ids with the numbers `from..to`, ascending: one at a time is in memory.
+    pub(crate) fn read_ids(&self, from: u64, to: u64, mut visit: impl FnMut(IdsRow)) -> Result<(), StorageError> {
+        self.visit("SELECT n, row FROM ids WHERE n >= ? AND n < ? ORDER BY n", &[from, to], |n, bytes| {
+            visit(IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))?);
+            Ok(())
+        })
     }
 
     /// The row of ids with a number.
     pub(crate) fn ids(&self, n: u64) -> Result<Option<IdsRow>, StorageError> {
-        let row = self.read("SELECT n, row FROM ids WHERE slot = ? AND n = ?", &[n % IDS_ROWS_MAX, n])?.pop();
+        let row = self.read("SELECT n, row FROM ids WHERE slot = ? AND n = ?", &[n % IDS_ROWS_MAX, n])?;
         row.map(|(n, bytes)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))).transpose()
     }
 
@@ -137,17 +137,32 @@ impl Storage {
         Ok(())
     }
 
-    /// Rows of a number and bytes.
-    fn read(&self, statement: &str, numbers: &[u64]) -> Result<Vec<(u64, Vec<u8>)>, StorageError> {
+    /// The one row that a statement finds, of a number and bytes.
+    fn read(&self, statement: &str, numbers: &[u64]) -> Result<Option<(u64, Vec<u8>)>, StorageError> {
+        let mut found = None;
+        self.visit(statement, numbers, |n, bytes| {
+            found = Some((n, bytes));
+            Ok(())
+        })?;
+        Ok(found)
+    }
+
+    /// Visits rows of a number and bytes.
+    fn visit(
+        &self,
+        statement: &str,
+        numbers: &[u64],
+        mut visit: impl FnMut(u64, Vec<u8>) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         let bindings: Vec<_> = numbers.iter().map(|&n| SqlStorageValue::Integer(n as i64)).collect();
         let cursor = self.sql.exec(statement, bindings)?;
-        let mut rows = Vec::new();
         for row in cursor.raw() {
             match <[SqlStorageValue; 2]>::try_from(row?) {
-                Ok([SqlStorageValue::Integer(n), SqlStorageValue::Blob(bytes)]) => rows.push((n as u64, bytes)),
-                other => return Err(StorageError::Sql(format!("an unexpected row: {other:?}"))),
+                Ok([SqlStorageValue::Integer(n), SqlStorageValue::Blob(bytes)]) => visit(n as u64, bytes)?,
+                Ok(other) => return Err(StorageError::Sql(format!("an unexpected row: {other:?}"))),
+                Err(other) => return Err(StorageError::Sql(format!("a row of {} columns", other.len()))),
             }
         }
-        Ok(rows)
+        Ok(())
     }
 }

@@ -273,7 +273,7 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
             Status::Fork,
         ),
         ("another frame before it", Hand::new(1, &client).frame(secret, "eu", 2, 7).bytes, Status::Fork),
-        ("another region", bad.frame(secret, "mars", 2, 7).bytes, Status::WrongHome),
+        ("another region", bad.frame(secret, "mars", 2, 7).bytes, Status::Unreachable),
     ];
     let mut counted = 100;
     for (what, frame, status) in &cases {

@@ -89,7 +89,7 @@ fn the_three_fixtures_are_counted() {
         let values: Values = values.iter().map(|&value| Some(value.into())).collect();
         section[cube].buckets[&minute][&values].clone()
     };
-    let minute = |text: &str| crate::event::parse_time(text).unwrap() / MINUTE_MS;
+    let minute = |text: &str| crate::event::read_time(&format!("{text:?}")).unwrap() / MINUTE_MS;
     let first = value("page", minute("2023-10-01T12:00:00Z"), &["page789"]);
     assert_eq!((first.count, first.measures["duration"].sum), (1, 120_000_000));
     assert_eq!(value("page", minute("2024-01-01T00:00:00Z"), &["/home"]).measures["duration"].sum, 30_000_000);
@@ -117,11 +117,14 @@ fn what_is_wrong_is_rejected_with_its_reason_and_disturbs_nothing_else() {
         (with(r#""page":{"url":"/"}"#), Some("wrong_type")),
         (with(&format!(r#""page":"{long_id}""#)), Some("field_too_long")),
         (with(r#""properties":{"n":1e400}"#), Some("malformed")),
-        (with(r#""event_id":null"#), Some("missing_event_id")),
+        (with(r#""event_id":null,"eventId":"""#), None),
+        (with(r#""page":"","properties":{"page":"/lifted"}"#), None),
+        (with(r#""properties":{"n\u0000ame":1}"#), None),
+        (r#"{"event_id":"","event_type":"t","timestamp":1}"#.into(), Some("missing_event_id")),
         (with(r#""event_id":7"#), Some("wrong_type")),
         (with(&format!(r#""event_id":"{long_id}""#)), Some("event_id_too_long")),
-        (with(r#""event_type":"""#), Some("missing_event_type")),
-        (with(r#""timestamp":null"#), Some("missing_timestamp")),
+        (r#"{"event_id":"a","event_type":null,"timestamp":1}"#.into(), Some("missing_event_type")),
+        (r#"{"event_id":"a","event_type":"t","timestamp":""}"#.into(), Some("missing_timestamp")),
         (with(r#""timestamp":"yesterday""#), Some("invalid_timestamp")),
         (with(r#""timestamp":1e300"#), Some("invalid_timestamp")),
         (with(r#""timestamp":true"#), Some("wrong_type")),
@@ -209,6 +212,32 @@ fn a_cut_too_large_for_one_frame_becomes_several() {
     let section = &cells.0[&ClientId::new("shop").unwrap()];
     assert_eq!(section["total"].buckets[&MINUTE][&vec![]].count, expected);
     assert_eq!(section["page"].buckets[&MINUTE].len() as u64, expected);
+}
+
+#[test]
+fn counters_too_many_for_one_frame_become_several() {
+    let mut collector = collector();
+    for i in 0..CUT_COUNTERS as u64 * 2 {
+        let client = format!("{:032x}{:032x}", u128::from(hash([1; 16], &[&i.to_le_bytes()])), i);
+        collector.count_refused(&ClientId::new(&client).unwrap(), NOW);
+    }
+    assert!(collector.is_cut_due());
+    let (_, counters) = merged(&collector.cut(NOW, 0, 0).unwrap().frames);
+    assert_eq!(counters.0.len(), CUT_COUNTERS);
+
+    // Far more than the bound lets in, so that no frame takes them.
+    let long = |i: u64| -> String {
+        (0..4u64).map(|k| format!("{:016x}", hash([k as u8; 16], &[&i.to_le_bytes()]))).collect()
+    };
+    let mut counters = CountersBlock::default();
+    (0..60_000).for_each(|i| counters.add(&ClientId::new(&long(i)).unwrap(), "late", MINUTE, i));
+    let mut frames = Vec::new();
+    collector.seal_split(CellsBlock::default(), counters.clone(), NOW, NOW, &mut frames);
+    assert!(frames.len() > 1);
+    let first = frames[0].0;
+    let [one, other] = halves_of_counters(counters.clone());
+    assert_eq!(one.0.len() + other.0.len(), counters.0.len());
+    assert_eq!(frames.iter().map(|(n, _)| n - first).collect::<Vec<_>>(), (0..frames.len() as u64).collect::<Vec<_>>());
 }
 
 #[test]
@@ -305,11 +334,21 @@ proptest! {
     }
 
     #[test]
-    fn any_json_is_counted_or_rejected(body in r#"\[(\{("(event_id|timestamp|page|properties)":("a"|1|1e999|null|\[\]|\{"x":-0.1\}),?){0,5}\},?){0,3}\]"#) {
+    fn any_json_is_counted_or_rejected(
+        events in prop::collection::vec(
+            r#"\{"event_type":"(t|\\u0000)"(,"(event_id|timestamp|page|properties)":("a"|"\\u0000b"|1|1e999|null|\[\]|\{"(x|\\u0000|page)":-0.1\})){2,6}\}"#,
+            0..4,
+        ),
+    ) {
+        let body = format!("[{}]", events.join(","));
         if let Ok(request) = Request::read(claims(true), Visitor::default(), body.into_bytes()) {
             let n = request.len();
-            let outcome = collector().apply(&LogRow { received_at: NOW, requests: vec![request] }).remove(0);
+            let mut collector = collector();
+            let outcome = collector.apply(&LogRow { received_at: NOW, requests: vec![request] }).remove(0);
             prop_assert_eq!(outcome.accepted as usize + outcome.duplicates as usize + outcome.rejected.len(), n);
+            // Whatever is taken can be read at home.
+            let (cells, _) = merged(&collector.cut(NOW, 1, 0).unwrap().frames);
+            prop_assert_eq!(cells.0.is_empty(), outcome.accepted == 0);
         }
     }
 }
