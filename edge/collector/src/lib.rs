@@ -7,6 +7,7 @@
 
 mod collector;
 mod event;
+mod hop;
 mod ids;
 pub mod limits;
 mod outbox;
@@ -15,6 +16,7 @@ mod request;
 mod rows;
 
 pub use collector::{Collector, Cut, Outcome, Rejected, ShardFull};
+pub use hop::{HOP_HEADER, Hop};
 pub use outbox::{Outbox, Verdict};
 pub use reason::Reason;
 pub use request::{Claims, Device, Request, RequestError, Visitor};

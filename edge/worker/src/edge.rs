@@ -10,7 +10,7 @@ use catchment_cells::credential::WriteKey;
 use catchment_cells::limits::REQUEST_BYTES_MAX;
 use catchment_cells::route::{PlacementError, Route, place};
 use catchment_cells::secret::equal_in_constant_time;
-use catchment_collector::{Claims, Device, RequestError, Visitor};
+use catchment_collector::{Claims, Device, HOP_HEADER, Hop, RequestError, Visitor};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use siphasher::sip::SipHasher24;
@@ -19,7 +19,6 @@ use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, consol
 
 use crate::answer::{Refusal, json, preflight, refused_metrics};
 use crate::config::Config;
-use crate::hop::{HEADER, Hop};
 
 /// How long a shard may take to answer.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
@@ -86,7 +85,7 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         None => Some(worker::js_sys::Uint8Array::from(&*read_bounded(&mut request).await?).into()),
     };
     let headers = Headers::new();
-    headers.set(HEADER, &hop.to_header()).map_err(|_| Refusal::Misconfigured)?;
+    headers.set(HOP_HEADER, &hop.to_header()).map_err(|_| Refusal::Misconfigured)?;
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_headers(headers).with_body(body);
     ask_shard(env, &hop.placement.shard, "https://shard/v1/events", &init).await

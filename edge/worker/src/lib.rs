@@ -8,7 +8,6 @@
 mod answer;
 mod config;
 mod edge;
-mod hop;
 mod shard;
 mod shipping;
 mod storage;

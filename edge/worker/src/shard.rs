@@ -12,7 +12,9 @@ use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::Producer;
 use catchment_cells::limits::POST_BYTES_MAX;
 use catchment_collector::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX};
-use catchment_collector::{Collector, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict};
+use catchment_collector::{
+    Collector, HOP_HEADER, Hop, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict,
+};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -25,7 +27,6 @@ use worker::{
 use crate::answer::{Refusal, accepted, json};
 use crate::config::Config;
 use crate::edge;
-use crate::hop::{HEADER, Hop};
 use crate::shipping::{ShippingError, post};
 use crate::storage::{Storage, StorageError};
 
@@ -175,7 +176,7 @@ impl Shard {
     /// `POST /v1/events`: reads the request, waits for its commit, answers.
     async fn take(&self, mut request: Request) -> Result<Response, Refusal> {
         let config = edge::config(&self.env)?;
-        let hop = request.headers().get(HEADER).ok().flatten().and_then(|header| Hop::from_header(&header));
+        let hop = request.headers().get(HOP_HEADER).ok().flatten().and_then(|header| Hop::from_header(&header));
         let hop = hop.ok_or(Refusal::NotFound)?;
         let body = request.bytes().await.map_err(|_| Refusal::Body(RequestError::Malformed))?;
         self.load(&config, Some(&hop)).map_err(|error| {

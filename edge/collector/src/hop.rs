@@ -2,25 +2,26 @@
 
 use catchment_cells::credential::Identity;
 use catchment_cells::{ClientId, route::Placement};
-use catchment_collector::{Claims, Device, Visitor};
+
+use crate::request::{Claims, Device, Visitor};
 
 /// The header's name.
-pub(crate) const HEADER: &str = "x-catchment-hop";
+pub const HOP_HEADER: &str = "x-catchment-hop";
 
 /// Whose shard, and who asks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Hop {
+pub struct Hop {
     /// The shard and its region.
-    pub(crate) placement: Placement,
+    pub placement: Placement,
     /// What the key says.
-    pub(crate) claims: Claims,
+    pub claims: Claims,
     /// Who sent it.
-    pub(crate) visitor: Visitor,
+    pub visitor: Visitor,
 }
 
 impl Hop {
     /// The header's value: `region shard client identity backfill foreign visitor country device`.
-    pub(crate) fn to_header(&self) -> String {
+    pub fn to_header(&self) -> String {
         let identity = match self.claims.identity {
             Identity::Daily => 'a',
             Identity::Device => 'd',
@@ -40,7 +41,7 @@ impl Hop {
     }
 
     /// Reads the header; `None` if the Worker didn't write it.
-    pub(crate) fn from_header(text: &str) -> Option<Self> {
+    pub fn from_header(text: &str) -> Option<Self> {
         let [region, shard, client, identity, backfill, foreign, visitor, country, device] =
             text.split(' ').collect::<Vec<_>>().try_into().ok()?;
         Some(Hop {
