@@ -158,6 +158,23 @@ async fn a_region_that_is_gone_for_a_while_is_counted_at_central() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_is_asked_to_stop_ends_well_and_loses_nothing() {
+    let mut scene = Scene::start(Cluster::builder().central(true), 10, Random::seed()).await;
+    let replay = scene.replay("-stopped");
+    for _ in 0..2 {
+        sleep(Duration::from_millis(300)).await;
+        let region = &mut scene.cluster.regions[0];
+        for process in [&mut region.relay, &mut region.aggregator].into_iter().chain(&mut scene.cluster.central) {
+            let status = process.terminate(Duration::from_secs(30)).await.unwrap();
+            assert!(status.success(), "{} ended with {status}", process.name());
+            process.start().await.unwrap();
+        }
+    }
+    scene.settle(replay).await;
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn kills_between_two_steps_of_the_edge_lose_and_repeat_nothing() {
     let mut scene = Scene::start(Cluster::builder().proxies(), 100, Random::seed()).await;
     // Before the log has the events; between log and 202; between cut and relay; between the aggregator's store and the shard's mark.
