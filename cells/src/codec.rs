@@ -113,6 +113,14 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// A count of things of which there is at least one.
+    pub fn count_some(&mut self, bytes_each: usize) -> Result<usize, DecodeError> {
+        match self.count(bytes_each)? {
+            0 => Err(DecodeError::Malformed("nothing where something is due")),
+            n => Ok(n),
+        }
+    }
+
     /// A string of at most `max` bytes.
     pub fn str(&mut self, max: usize) -> Result<&'a str, DecodeError> {
         let n = self.count(1)?;

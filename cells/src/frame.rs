@@ -89,6 +89,17 @@ pub struct Header {
     pub blocks: Vec<BlockHeader>,
 }
 
+/// What every version's header begins with: whose a frame is, where it is going, and its number.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Address {
+    /// Who made it.
+    pub producer: Producer,
+    /// The region it is for.
+    pub home: String,
+    /// Its number with this producer.
+    pub seq: u64,
+}
+
 /// A frame to be made.
 #[derive(Debug, Clone)]
 pub struct FrameDraft {
@@ -334,7 +345,17 @@ fn read_prefix<'a>(reader: &mut Reader<'a>) -> Result<(&'a [u8], u8), FrameError
     Ok((reader.bytes(header_bytes as usize)?, left_out))
 }
 
-/// Reads the header without checking its MAC: enough to pass a frame on, not to believe it.
+/// Reads whose a frame of any version is: enough to pass it on and to answer it.
+pub fn address(frame: &[u8]) -> Result<Address, DecodeError> {
+    let mut reader = Reader::new(frame);
+    if reader.array::<2>()? != *MAGIC {
+        return Err(DecodeError::Malformed("not a frame"));
+    }
+    let _version_left_out_and_header_length: [u8; 6] = reader.array()?;
+    Ok(Address { producer: Producer::read(&mut reader)?, home: reader.str8()?.into(), seq: reader.u64()? })
+}
+
+/// Reads the header without checking its MAC.
 pub fn peek(frame: &[u8]) -> Result<Header, FrameError> {
     let (header, _) = read_prefix(&mut Reader::new(frame))?;
     Ok(Header::decode(header)?)

@@ -8,7 +8,7 @@ use thiserror::Error;
 use crate::client::{ClientId, is_token};
 use crate::limits::ROUTE_NAME_BYTES_MAX;
 
-/// The first epoch, and the one of an absent route.
+/// The first epoch.
 pub const EPOCH_FIRST: u32 = 1;
 
 /// Fixed when an event is created, so that each retry finds the shard of the first attempt.
@@ -65,11 +65,8 @@ pub enum PlacementError {
 }
 
 impl Route {
-    /// Reads a route; an absent one leads to the client's first shard.
-    pub fn parse(text: Option<&str>) -> Result<Self, InvalidRoute> {
-        let Some(text) = text else {
-            return Ok(Route { epoch: EPOCH_FIRST, name: String::new() });
-        };
+    /// Reads a route.
+    pub fn parse(text: &str) -> Result<Self, InvalidRoute> {
         let (epoch, name) = text.split_once('.').ok_or(InvalidRoute)?;
         let number: u32 = epoch.parse().map_err(|_| InvalidRoute)?;
         if number < EPOCH_FIRST
@@ -127,8 +124,7 @@ mod tests {
 
     #[test]
     fn routes_round_trip_and_others_are_refused() {
-        assert_eq!(Route::parse(Some("1.aB-_9")).unwrap().to_string(), "1.aB-_9");
-        assert_eq!(Route::parse(None).unwrap(), Route { epoch: 1, name: String::new() });
+        assert_eq!(Route::parse("1.aB-_9").unwrap().to_string(), "1.aB-_9");
         for text in [
             "",
             "1",
@@ -141,7 +137,7 @@ mod tests {
             "4294967296.a",
             "1.123456789012345678901234567890123",
         ] {
-            assert_eq!(Route::parse(Some(text)), Err(InvalidRoute), "{text}");
+            assert_eq!(Route::parse(text), Err(InvalidRoute), "{text}");
         }
     }
 

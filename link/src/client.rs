@@ -166,8 +166,8 @@ impl Client {
 
 impl Outgoing {
     fn new(bytes: Bytes) -> Option<Self> {
-        let header = frame::peek(&bytes).ok().filter(|_| bytes.len() <= FRAME_BYTES_MAX)?;
-        Some(Outgoing { bytes, producer: header.producer, seq: header.seq })
+        let address = frame::address(&bytes).ok().filter(|_| bytes.len() <= FRAME_BYTES_MAX)?;
+        Some(Outgoing { bytes, producer: address.producer, seq: address.seq })
     }
 }
 

@@ -8,7 +8,7 @@ use catchment_cells::users::Users;
 use catchment_cells::{Cell, Estimate};
 use thiserror::Error;
 
-use crate::limits::{ANSWER_ROWS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
+use crate::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
 use crate::planner::Plan;
 use crate::question::Stat;
 
@@ -155,7 +155,8 @@ impl Answer {
         if grouped {
             self.keep_top_groups();
         }
-        if self.sums.values().map(HashMap::len).sum::<usize>() > ANSWER_ROWS_MAX {
+        let rows = self.sums.values().map(HashMap::len).sum::<usize>();
+        if rows > ANSWER_ROWS_MAX || rows * self.metric_parts.len() > ANSWER_FIGURES_MAX {
             return Err(TooMuch::Groups);
         }
         let mut rows = Vec::new();

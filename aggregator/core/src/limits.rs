@@ -14,6 +14,8 @@ pub const QUESTION_BUCKETS_MAX: i64 = 50_000;
 pub const QUESTION_CELLS_MAX: u64 = 10_000_000;
 /// Buckets and groups, one times the other, that an answer may have.
 pub const ANSWER_ROWS_MAX: usize = 100_000;
+/// Figures of one answer: each takes some 500 bytes while it becomes JSON.
+pub const ANSWER_FIGURES_MAX: usize = 200_000;
 /// Bytes that one question's figures may take while they are added up.
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
 /// Cubes that a client may have beside the default ones.

@@ -13,7 +13,7 @@ use jiff::tz::TimeZone;
 use crate::rollup;
 
 /// What a cell costs beside what it holds: its places in three trees, roughly.
-const CELL_BYTES: usize = 96;
+const CELL_BYTES: usize = 256;
 
 /// Cells by client, cube, minute and values.
 #[derive(Debug, Default)]

@@ -142,7 +142,8 @@ impl Cells {
         for (row, blocks) in rows.iter().zip(blocks) {
             tables.open.merge(blocks.cells);
             tables.open.merge_counters(blocks.counters);
-            tables.as_of = tables.as_of.max(Some(blocks.cut_at));
+            // A clock that is ahead says nothing of what we have.
+            tables.as_of = tables.as_of.max(Some(blocks.cut_at.min(row.received_at)));
             tables.position = row.position + 1;
             tables.log.append(row);
         }
@@ -213,7 +214,7 @@ impl Cells {
         self.read().cubes.get(client).cloned().unwrap_or_default()
     }
 
-    /// Answers a planned question of a client, and says when the newest frame in the answer was cut.
+    /// Answers a planned question of a client, and says when the newest frame that we have, of any client, was cut.
     pub(crate) fn answer(
         &self,
         client: &ClientId,

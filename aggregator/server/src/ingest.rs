@@ -11,6 +11,7 @@ use catchment_aggregator_core::marks::{self, Decision, Mark};
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::watched::Watched;
 use catchment_cells::ack::{Ack, Status};
+use catchment_cells::codec::DecodeError;
 use catchment_cells::frame::{self, CHAIN_START, FrameError, Kind, Opened, Producer};
 use catchment_cells::{ClientId, Secret};
 use catchment_link::Arrival;
@@ -22,8 +23,8 @@ use crate::clock::now_ms;
 use crate::store::{LogRow, StoreError};
 use crate::{crash, metrics};
 
-/// Bytes and frames that one batch takes before it is committed.
-const BATCH_BYTES_MAX: usize = 8 << 20;
+/// Bytes, as the frames are and inflated, and frames that one batch takes before it is committed.
+const BATCH_BYTES_MAX: usize = 16 << 20;
 const BATCH_FRAMES_MAX: usize = 1_024;
 /// What a producer waits when there is no room, in ms.
 const BUSY_RETRY_MS: u32 = 1_000;
@@ -76,11 +77,11 @@ impl Writer {
     /// Takes frames until nobody can send any more. Blocks: run it on a thread of its own.
     pub(crate) fn run(mut self, mut arrivals: mpsc::Receiver<Arrival>) -> Result<(), StoreError> {
         while let Some(first) = arrivals.blocking_recv() {
-            let mut bytes = first.frame.len();
+            let mut bytes = weight(&first.frame);
             let mut batch = vec![first];
             while bytes < BATCH_BYTES_MAX && batch.len() < BATCH_FRAMES_MAX {
                 let Ok(next) = arrivals.try_recv() else { break };
-                bytes += next.frame.len();
+                bytes += weight(&next.frame);
                 batch.push(next);
             }
             self.take(batch, now_ms())?;
@@ -142,31 +143,32 @@ impl Writer {
         now: i64,
         batch: &mut Batch,
     ) -> Result<Verdict, StoreError> {
-        let header = match frame::peek(frame) {
-            Ok(header) => header,
-            Err(error) => return Ok(Verdict::unnamed(&error)),
+        let address = match frame::address(frame) {
+            Ok(address) => address,
+            Err(error) => return Ok(Verdict::unnamed(error)),
         };
         let verdict = |status, detail: String| {
-            Ok(Verdict { status, producer: header.producer.clone(), seq: header.seq, detail, watched: false })
+            Ok(Verdict { status, producer: address.producer.clone(), seq: address.seq, detail, watched: false })
         };
         if let Some(full) = full {
             return verdict(Status::Busy, full.into());
         }
         // The mark is read for the ack, too: whatever is wrong with a frame that comes again, its producer learns what is safe.
-        if let Entry::Vacant(place) = batch.marks.entry(header.producer.clone())
+        if let Entry::Vacant(place) = batch.marks.entry(address.producer.clone())
             && let Some(mark) = self.cells.store().mark(place.key())?
         {
             place.insert(mark);
         }
-        let opened = match frame::open(frame, &self.secret.frame_key(&header.producer)) {
+        let opened = match frame::open(frame, &self.secret.frame_key(&address.producer)) {
             Ok(opened) => opened,
             Err(error) => return verdict(status_of(&error), error.to_string()),
         };
+        let header = opened.header();
         if let Some(home) = self.home.as_ref().filter(|home| **home != header.home) {
             return verdict(Status::WrongHome, format!("this is {home}, the frame is for {}", header.home));
         }
         let mark = batch.marks.get(&header.producer);
-        match marks::decide(mark, &header, &opened.chain()) {
+        match marks::decide(mark, header, &opened.chain()) {
             Decision::Store => {}
             Decision::Duplicate => return verdict(Status::Stored, String::new()),
             Decision::Gap { expected } => return verdict(Status::Gap, format!("seq {expected} is expected")),
@@ -180,7 +182,7 @@ impl Writer {
             let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
             blocks.cells.0.keys().any(|client| watched.is_watched(client, now))
         };
-        let after = Mark::after(mark, &header, opened.chain());
+        let after = Mark::after(mark, header, opened.chain());
         batch.marks.insert(header.producer.clone(), after);
         batch.rows.push(LogRow { position: self.next_position, received_at: now, frame: frame.clone() });
         batch.blocks.push(blocks);
@@ -206,11 +208,17 @@ impl Writer {
 }
 
 impl Verdict {
-    /// Of a frame without a readable header there is no producer to name.
-    fn unnamed(error: &FrameError) -> Verdict {
+    /// Of a frame that doesn't say whose it is there is no producer to name.
+    fn unnamed(error: DecodeError) -> Verdict {
         let producer = Producer::new(0, "unknown").expect("a name of 7 bytes is a shard's");
-        Verdict { status: status_of(error), producer, seq: 0, detail: error.to_string(), watched: false }
+        Verdict { status: Status::Malformed, producer, seq: 0, detail: error.to_string(), watched: false }
     }
+}
+
+/// A frame's bytes and those of its blocks, inflated: what a batch holds of it.
+fn weight(frame: &[u8]) -> usize {
+    let blocks = frame::peek(frame).map(|header| header.blocks).unwrap_or_default();
+    frame.len() + blocks.iter().map(|block| block.raw_bytes as usize).sum::<usize>()
 }
 
 fn status_of(error: &FrameError) -> Status {

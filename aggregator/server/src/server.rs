@@ -60,6 +60,11 @@ pub(crate) enum StartError {
     Upstream(#[from] InvalidAddress),
     #[error(transparent)]
     Store(#[from] StoreError),
+    #[error(
+        "[upstream] was added when frames that it never had were gone already: give this aggregator a new data folder, \
+         or central its own events"
+    )]
+    UpstreamTooLate,
     #[error("metrics can't be recorded: {0}")]
     Metrics(String),
 }
@@ -97,7 +102,12 @@ impl Server {
         let (mut forwarder, mut cursor) = (None, None);
         if let Some(upstream) = config.upstream {
             let central = Client::new(upstream.address, config.tls.client()?)?;
-            let forwarded = Arc::new(AtomicU64::new(store.cursor(Cursor::Forwarded)?));
+            let forwarded = store.cursor(Cursor::Forwarded)?;
+            // Central would miss them, and take nothing of their producers after them.
+            if forwarded < store.first_position()? {
+                return Err(StartError::UpstreamTooLate);
+            }
+            let forwarded = Arc::new(AtomicU64::new(forwarded));
             let (secret, watched, appended) = (secret.clone(), watched.clone(), appended.clone());
             forwarder = Some(Forwarder::new(store, central, secret, watched, appended, forwarded.clone())?);
             cursor = Some(forwarded);

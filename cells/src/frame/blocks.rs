@@ -55,7 +55,7 @@ impl CellsBlock {
     pub(super) fn decode(raw: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(raw);
         let mut clients = BTreeMap::new();
-        for _ in 0..reader.count(SECTION_BYTES_MIN)? {
+        for _ in 0..reader.count_some(SECTION_BYTES_MIN)? {
             let client = read_client(&mut reader)?;
             insert_ascending(&mut clients, client, decode_section(&mut reader)?)?;
         }
@@ -104,13 +104,13 @@ impl CountersBlock {
     pub(super) fn decode(raw: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(raw);
         let mut clients = BTreeMap::new();
-        for _ in 0..reader.count(COUNTERS_BYTES_MIN)? {
+        for _ in 0..reader.count_some(COUNTERS_BYTES_MIN)? {
             let client = read_client(&mut reader)?;
             let mut reasons = BTreeMap::new();
-            for _ in 0..reader.count(REASON_BYTES_MIN)? {
+            for _ in 0..reader.count_some(REASON_BYTES_MIN)? {
                 let reason = reader.str(NAME_BYTES_MAX)?;
                 let mut minutes = BTreeMap::new();
-                for _ in 0..reader.count(COUNTER_BYTES_MIN)? {
+                for _ in 0..reader.count_some(COUNTER_BYTES_MIN)? {
                     let minute = read_minute(&mut reader, &minutes)?;
                     insert_ascending(&mut minutes, minute, reader.uv()?)?;
                 }
@@ -178,7 +178,7 @@ fn decode_section(reader: &mut Reader<'_>) -> Result<Section, DecodeError> {
         dictionary.push(text);
     }
     let mut section = Section::new();
-    for _ in 0..reader.count(CUBE_BYTES_MIN)? {
+    for _ in 0..reader.count_some(CUBE_BYTES_MIN)? {
         let name = read_name(reader, &dictionary)?;
         let dimensions = reader.count(1)?;
         if dimensions > CUBE_DIMENSIONS_MAX {
@@ -188,11 +188,11 @@ fn decode_section(reader: &mut Reader<'_>) -> Result<Section, DecodeError> {
         for _ in 0..dimensions {
             cube.dimensions.push(read_name(reader, &dictionary)?.into());
         }
-        for _ in 0..reader.count(BUCKET_BYTES_MIN)? {
+        for _ in 0..reader.count_some(BUCKET_BYTES_MIN)? {
             let minute = read_minute(reader, &cube.buckets)?;
             let mut cells = BTreeMap::new();
             let mut last = None;
-            for _ in 0..reader.count(CELL_BYTES_MIN)? {
+            for _ in 0..reader.count_some(CELL_BYTES_MIN)? {
                 // Ordered by the tuple of indexes, as the dictionary is by text.
                 let mut tuple = [0; CUBE_DIMENSIONS_MAX];
                 let mut values = Values::with_capacity(dimensions);

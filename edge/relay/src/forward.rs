@@ -4,8 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::{Bytes, BytesMut};
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::codec::Reader;
-use catchment_cells::frame::{self, FrameError, Producer};
+use catchment_cells::frame::{self, Address};
 use catchment_cells::limits::FRAME_BYTES_MAX;
 use catchment_link::framing::{self, TooLong};
 use catchment_link::{Client, ClientTls, InvalidAddress};
@@ -49,26 +48,22 @@ impl Homes {
         let mut parcels: BTreeMap<&str, Parcel> = BTreeMap::new();
         let mut acks = Vec::new();
         for (place, frame) in split(body)?.into_iter().enumerate() {
-            acks.push(match frame::peek(&frame) {
-                Ok(header) => match self.0.get_key_value(&header.home) {
-                    Some((home, _)) => {
-                        let parcel = parcels.entry(home).or_default();
-                        parcel.places.push(place);
-                        parcel.frames.push(frame);
-                        // Until its aggregator says otherwise.
-                        let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, "");
-                        ack.retry_after_ms = RETRY_AFTER_MS;
-                        (Some(home.as_str()), ack)
-                    }
-                    None => {
-                        // A mistake in the settings, here or at the edge: the frame waits until it is put right.
-                        let detail = format!("this relay knows no home {:?}", header.home);
-                        let mut ack = Ack::refusal(Status::Unreachable, header.producer, header.seq, detail);
-                        ack.retry_after_ms = RETRY_AFTER_MS;
-                        (None, ack)
-                    }
-                },
-                Err(error) => (None, refuse(&frame, &error).ok_or(BadPost::Nobodys(place))?),
+            // Only the aggregator judges a frame: it alone knows what it stored before.
+            let Address { producer, home, seq } = frame::address(&frame).map_err(|_| BadPost::Nobodys(place))?;
+            let mut ack = Ack::refusal(Status::Unreachable, producer, seq, "");
+            ack.retry_after_ms = RETRY_AFTER_MS;
+            acks.push(match self.0.get_key_value(&home) {
+                Some((home, _)) => {
+                    let parcel = parcels.entry(home).or_default();
+                    parcel.places.push(place);
+                    parcel.frames.push(frame);
+                    (Some(home.as_str()), ack)
+                }
+                None => {
+                    // A mistake in the settings, here or at the edge: the frame waits until it is put right.
+                    ack.detail = format!("this relay knows no home {home:?}");
+                    (None, ack)
+                }
             });
         }
         self.send(parcels, &mut acks).await;
@@ -108,19 +103,4 @@ fn split(body: Bytes) -> Result<Vec<Bytes>, BadPost> {
         frames.push(frame);
     }
     if rest.is_empty() { Ok(frames) } else { Err(BadPost::Truncated) }
-}
-
-/// The ack of a frame that can't be read. Its header begins with the producer in any version, so that the refusal finds
-/// its way back.
-fn refuse(frame: &[u8], error: &FrameError) -> Option<Ack> {
-    let mut reader = Reader::new(frame);
-    if reader.array::<2>().ok()? != *b"CF" {
-        return None;
-    }
-    let _version_left_out_and_length: [u8; 6] = reader.array().ok()?;
-    let producer_bytes = reader.u8().ok()?;
-    let producer = Producer::decode(reader.bytes(producer_bytes.into()).ok()?).ok()?;
-    let seq = reader.str8().and_then(|_home| reader.u64()).unwrap_or(0);
-    let status = if matches!(error, FrameError::Version(_)) { Status::Version } else { Status::Malformed };
-    Some(Ack::refusal(status, producer, seq, error.to_string()))
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 use bytes::BytesMut;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, Producer};
+use catchment_cells::frame::{self, Address, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer};
 use catchment_cells::limits::{FRAME_BYTES_MAX, POST_BYTES_MAX};
 use catchment_link::framing::{put, take};
 use catchment_link::{Arrival, serve};
@@ -68,7 +68,7 @@ impl Relay {
         Relay { http, eu, stop, done, _authority: authority }
     }
 
-    /// Answers every frame of eu with `Stored` from now on.
+    /// Answers every frame of eu that can be read with `Stored` from now on.
     fn store_all(self) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<std::io::Result<()>>, Authority) {
         let mut eu = self.eu;
         tokio::spawn(async move {
@@ -81,11 +81,15 @@ impl Relay {
 }
 
 fn store(arrival: Arrival) -> u64 {
-    let header = frame::peek(&arrival.frame).unwrap();
-    let mut ack = Ack::refusal(Status::Stored, header.producer, header.seq, "");
-    ack.mark = header.seq;
+    let Address { producer, seq, .. } = frame::address(&arrival.frame).unwrap();
+    let status = match frame::peek(&arrival.frame) {
+        Ok(_) => Status::Stored,
+        Err(FrameError::Version(_)) => Status::Version,
+        Err(_) => Status::Malformed,
+    };
+    let ack = Ack { mark: seq, ..Ack::refusal(status, producer, seq, "") };
     arrival.reply.send(ack.encode().into()).unwrap();
-    header.seq
+    seq
 }
 
 fn producer() -> Producer {

@@ -69,7 +69,11 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
     };
     let key = given("k", "x-catchment-key").ok_or(Refusal::Key)?;
     let key = WriteKey::parse(&config.secret, &key).map_err(|_| Refusal::Key)?;
-    let route = Route::parse(given("r", "x-catchment-route").as_deref()).map_err(|_| Refusal::Route)?;
+    let route = match given("r", "x-catchment-route") {
+        Some(text) => Route::parse(&text).map_err(|_| Refusal::Route)?,
+        // A sender that knows of no routes: the client's first shard.
+        None => Route { epoch: config.map.epoch, name: String::new() },
+    };
     let placement = place(&config.map, &key.client, &route, key.backfill).map_err(|error| match error {
         PlacementError::UnknownEpoch(_) => Refusal::Epoch,
         PlacementError::EmptyMap => Refusal::Misconfigured,

@@ -13,7 +13,7 @@ use catchment_cells::ClientId;
 use catchment_cells::ack::Status;
 use catchment_cells::codec::{DecodeError, Reader};
 use catchment_cells::frame::Producer;
-use fjall::AbstractTree;
+use fjall::{AbstractTree, PersistMode};
 
 use super::{Cursor, Store, StoreError};
 
@@ -125,6 +125,14 @@ impl Store {
         Ok((last + 1).max(self.cursor(Cursor::Flushed)?).max(self.cursor(Cursor::Forwarded)?))
     }
 
+    /// The position of the oldest row there is, or of the next one.
+    pub(crate) fn first_position(&self) -> Result<u64, StoreError> {
+        match self.log.first_key_value() {
+            None => self.next_position(),
+            Some(row) => Ok(u64::from_be_bytes(Reader::new(&row.key()?).array().map_err(log_row)?)),
+        }
+    }
+
     /// The rows from a position on.
     pub(crate) fn rows(&self, from: u64) -> impl Iterator<Item = Result<LogRow, StoreError>> {
         self.log.range(from.to_be_bytes()..).map(|guard| {
@@ -135,6 +143,8 @@ impl Store {
 
     /// Gives the disk of rows before the position back, as far as whole tables have no others.
     pub(crate) fn truncate(&self, position: u64) -> Result<(), StoreError> {
+        // The cursor of what central has is not synced when it moves: it must be before what it passed is gone.
+        self.database.persist(PersistMode::SyncData)?;
         Ok(self.log.tree.drop_range(..position.to_be_bytes()).map_err(fjall::Error::from)?)
     }
 

@@ -1,14 +1,32 @@
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use catchment_cells::ack::Status;
 use catchment_link::Client;
+use metrics_exporter_prometheus::PrometheusBuilder;
 use serde_json::Value;
 
 use super::kit::{DAY, Folder, Shard, client, one};
 use super::serving::{Running, tls, write_config, write_files};
-use crate::store::{Cursor, Store};
+use crate::server::{Server, StartError};
+use crate::store::{Cursor, LogRow, Store};
+
+#[tokio::test]
+async fn a_central_that_comes_when_frames_are_gone_is_refused() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let config = write_config(folder.path(), "region", "upstream = { address = \"127.0.0.1:9\" }");
+    {
+        let store = Store::open(&config.data).unwrap();
+        let row = LogRow { position: 7, received_at: 0, frame: Shard::new(1).cut(one(&client("a"), DAY)) };
+        store.append(&[row], &HashMap::new(), &[]).unwrap();
+        assert_eq!(store.first_position().unwrap(), 7);
+    }
+    let started = Server::start(config, PrometheusBuilder::new().build_recorder().handle()).await;
+    assert!(matches!(started, Err(StartError::UpstreamTooLate)));
+}
 
 /// A region and a central aggregator; the latter can go and come back.
 struct Pair {
