@@ -35,6 +35,9 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     let mut doc = native("doc", &["--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     Step::begin("document").run(doc)?;
+    let mut doc = cargo(&["doc", "--no-deps", "-p", "catchment-edge-worker", "--target", "wasm32-unknown-unknown"]);
+    doc.env("RUSTDOCFLAGS", "-D warnings");
+    Step::begin("document the Worker").run(doc)?;
     tools::workerd()?;
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;

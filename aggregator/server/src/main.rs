@@ -9,6 +9,7 @@ mod health;
 mod http;
 mod ingest;
 mod keeper;
+mod keys;
 mod metrics;
 mod server;
 mod store;
@@ -19,6 +20,7 @@ use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use catchment_cells::ClientId;
 use clap::Parser;
 use tracing::error;
 use tracing_subscriber::EnvFilter;
@@ -36,10 +38,22 @@ struct Arguments {
     /// The configuration file.
     #[arg(long)]
     config: PathBuf,
+    /// Prints the keys of this client, and does nothing else.
+    #[arg(long, value_name = "CLIENT", value_parser = |text: &str| ClientId::new(text))]
+    keys: Option<ClientId>,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(client) = &arguments.keys {
+        return match Config::load(&arguments.config).and_then(|config| config.secret()) {
+            Ok(secret) => {
+                println!("{}", keys::of(client, &secret));
+                ExitCode::SUCCESS
+            }
+            Err(error) => not_started(&error.to_string()),
+        };
+    }
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new("info"));
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {

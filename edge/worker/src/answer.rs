@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
+use catchment_cells::ack::Status;
 use catchment_collector::{Outcome, RequestError};
 use serde::Serialize;
 use thiserror::Error;
@@ -11,6 +12,13 @@ use worker::{Headers, Response};
 thread_local! {
     /// Requests that this isolate refused, by reason.
     static REFUSED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+    /// Frames that shards of this isolate parked, by what their home said.
+    static PARKED: RefCell<BTreeMap<&'static str, u64>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Counts a frame that was parked.
+pub(crate) fn count_parked(status: Status) {
+    PARKED.with_borrow_mut(|parked| *parked.entry(status.as_str()).or_default() += 1);
 }
 
 /// Why a request is refused as a whole.
@@ -110,14 +118,17 @@ impl Refusal {
     }
 }
 
-/// What this isolate refused, by reason, for Prometheus.
-pub(crate) fn refused_metrics() -> Response {
-    let mut text = "# TYPE catchment_edge_refused_total counter\n".to_owned();
-    REFUSED.with_borrow(|refused| {
-        for (reason, n) in refused {
-            text.push_str(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n"));
+/// What this isolate refused and parked, by reason, for Prometheus.
+pub(crate) fn metrics() -> Response {
+    let mut text = String::new();
+    let mut write = |name: &str, counts: &BTreeMap<&str, u64>| {
+        text.push_str(&format!("# TYPE {name} counter\n"));
+        for (reason, n) in counts {
+            text.push_str(&format!("{name}{{reason=\"{reason}\"}} {n}\n"));
         }
-    });
+    };
+    REFUSED.with_borrow(|refused| write("catchment_edge_refused_total", refused));
+    PARKED.with_borrow(|parked| write("catchment_edge_parked_frames_total", parked));
     respond(200, &[("content-type", "text/plain; version=0.0.4")], text.into_bytes())
 }
 

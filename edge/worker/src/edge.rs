@@ -17,7 +17,7 @@ use siphasher::sip::SipHasher24;
 use worker::wasm_bindgen::JsValue;
 use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
 
-use crate::answer::{Refusal, json, preflight, refused_metrics};
+use crate::answer::{Refusal, json, metrics, preflight};
 use crate::config::Config;
 
 /// How long a shard may take to answer.
@@ -53,7 +53,7 @@ pub(crate) async fn handle(request: Request, env: Env) -> Response {
         (Method::Post, "/v1/events") => take(request, &env).await,
         (_, "/v1/events") => Err(Refusal::Method),
         (Method::Get, "/v1/shard") => inspect(&request, &env).await,
-        (Method::Get, "/metrics") => check_operator(&request, &env).map(|()| refused_metrics()),
+        (Method::Get, "/metrics") => check_operator(&request, &env).map(|()| metrics()),
         _ => Err(Refusal::NotFound),
     };
     answer.unwrap_or_else(|refusal| refusal.counted().response())

@@ -24,7 +24,7 @@ use worker::{
     durable_object,
 };
 
-use crate::answer::{Refusal, accepted, json};
+use crate::answer::{Refusal, accepted, count_parked, json};
 use crate::config::Config;
 use crate::edge;
 use crate::shipping::{ShippingError, post};
@@ -467,18 +467,19 @@ impl Core {
                 Verdict::Next => {}
                 Verdict::Resend => return Ok(()),
                 Verdict::Restart => return self.restart_producer(0, now),
-                Verdict::Park(_) => return self.park(now),
+                Verdict::Park(status) => return self.park(status, now),
             }
         }
         Ok(())
     }
 
     /// Keeps the oldest frame that is not acked aside.
-    fn park(&mut self, now: i64) -> Result<(), StorageError> {
+    fn park(&mut self, status: Status, now: i64) -> Result<(), StorageError> {
         let parked = self.collector.meta().parked;
         match self.storage.frame(self.outbox.acked() + 1)? {
             Some(frame) if parked < PARKED_MAX => {
                 self.storage.park(parked, frame)?;
+                count_parked(status);
                 self.restart_producer(1, now)
             }
             // Nothing is thrown away: the backlog grows to its bound, and says so.

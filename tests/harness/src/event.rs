@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 
 /// Numbers of one event that are measures.
 const MEASURES_MAX: usize = 8;
+/// Bytes of an event_id, and of any other text.
+const ID_BYTES_MAX: usize = 128;
+const TEXT_BYTES_MAX: usize = 512;
 
 /// An event that should count.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,8 +31,23 @@ impl Event {
     pub fn read(line: &[u8]) -> Option<Event> {
         let Value::Object(object) = serde_json::from_slice(line).ok()? else { return None };
         let fields = Fields { bags: [object.get("properties"), object.get("metadata")], object: &object };
-        let id = fields.direct(&["event_id", "eventId"])?.as_str().filter(|id| !id.is_empty())?.to_owned();
-        let event_type = fields.direct(&["event_type", "eventType"])?.as_str().filter(|t| !t.is_empty())?.to_owned();
+        let lifted = fields.bags.iter().flatten().filter_map(|bag| bag.as_object()).flatten();
+        let too_long = |value: &Value| value.as_str().is_some_and(|text| text.len() > TEXT_BYTES_MAX);
+        if object
+            .iter()
+            .any(|(name, value)| is_field(name) && (value.is_array() || value.is_object() || too_long(value)))
+            || lifted.clone().any(|(name, value)| is_field(name) && too_long(value))
+        {
+            return None;
+        }
+        let id =
+            fields.direct(&["event_id", "eventId"])?.as_str().filter(|id| (1..=ID_BYTES_MAX).contains(&id.len()))?;
+        let id = id.to_owned();
+        let event_type = fields
+            .direct(&["event_type", "eventType"])?
+            .as_str()
+            .filter(|t| !t.is_empty() && t.len() <= TEXT_BYTES_MAX)?;
+        let event_type = event_type.to_owned();
         let time_ms = time_ms(fields.direct(&["timestamp"])?)?;
         let named = |kind, names: &[&str]| fields.text(names).map(|text| format!("{kind}:{text}"));
         let user = named("user", &["user_id", "userId"])

@@ -8,6 +8,7 @@ use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::figures::Figures;
 use catchment_harness::{Builder, Cluster, Exact, Fault, Line, Outcome, Random, Result, Sender, Trace, paths};
+use jiff::Timestamp;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -24,15 +25,27 @@ struct Scene {
 }
 
 impl Scene {
-    /// Starts a cluster; each replay will be every `n`th event of the bundled trace.
+    /// Starts a cluster; each replay will be every `n`th event of the bundled trace, through a backfill's key.
     async fn start(builder: Builder, every: usize, seed: u64) -> Scene {
+        let trace = Trace::open(&paths::bundled_trace()).unwrap().every(every);
+        Scene::of(builder, trace, true, seed).await
+    }
+
+    /// The same with the trace shifted so that it ends now, through a live key.
+    async fn start_live(builder: Builder, every: usize, seed: u64) -> Scene {
+        let trace = Trace::open(&paths::bundled_trace()).unwrap().every(every);
+        let trace = trace.ending_at(Timestamp::now().as_millisecond()).unwrap();
+        Scene::of(builder, trace, false, seed).await
+    }
+
+    async fn of(builder: Builder, trace: Trace, backfill: bool, seed: u64) -> Scene {
         println!("CATCHMENT_SEED={seed}");
         let cluster = builder.start().await.unwrap();
         let client = ClientId::new("nasa").unwrap();
         let key = WriteKey {
             client: client.clone(),
             identity: Identity::User,
-            backfill: true,
+            backfill,
             ignore_foreign_client: true,
             generation: 1,
         };
@@ -44,7 +57,6 @@ impl Scene {
             seed,
             ..Sender::new(cluster.edge_url().into(), cluster.write_key(&key))
         };
-        let trace = Trace::open(&paths::bundled_trace()).unwrap().every(every);
         Scene { cluster, trace, sent: Vec::new(), sender, client }
     }
 
@@ -83,8 +95,12 @@ impl Scene {
         self.cluster.processes().count() as u64
     }
 
-    fn kill(&mut self, i: u64) {
-        self.cluster.processes().nth(i as usize).unwrap().kill();
+    /// Kills a process, if it lives.
+    fn kill(&mut self, i: u64) -> bool {
+        let process = self.cluster.processes().nth(i as usize).unwrap();
+        let lived = process.is_running();
+        process.kill();
+        lived
     }
 
     /// Kills one process, now and then two, at random instants of replays; returns once so many died.
@@ -98,8 +114,7 @@ impl Scene {
             while killed < kills && !replay.is_finished() {
                 sleep(Duration::from_millis(random.between(20, 500))).await;
                 for _ in 0..if random.between(0, 5) == 0 { 2 } else { 1 } {
-                    self.kill(random.between(0, n));
-                    killed += 1;
+                    killed += u64::from(self.kill(random.between(0, n)));
                     sleep(Duration::from_millis(random.between(0, 150))).await;
                 }
                 for process in self.cluster.processes() {
@@ -124,7 +139,15 @@ fn kills() -> u64 {
 async fn kills_at_random_instants_lose_and_repeat_nothing() {
     let seed = Random::seed();
     let mut scene = Scene::start(Cluster::builder().flush_s(2), 10, seed).await;
-    scene.storm(kills() * 2 / 3, &mut Random::new(seed)).await;
+    scene.storm(kills() / 3, &mut Random::new(seed)).await;
+    scene.check().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn kills_under_a_live_key_lose_and_repeat_nothing() {
+    let seed = Random::seed();
+    let mut scene = Scene::start_live(Cluster::builder().flush_s(2), 10, seed).await;
+    scene.storm(kills() / 3, &mut Random::new(seed)).await;
     scene.check().await;
 }
 
@@ -132,7 +155,7 @@ async fn kills_at_random_instants_lose_and_repeat_nothing() {
 async fn kills_in_two_regions_and_at_central_lose_and_repeat_nothing() {
     let seed = Random::seed();
     let mut scene = Scene::start(Cluster::builder().regions(2).central(true).flush_s(2), 10, seed).await;
-    scene.storm(kills() - kills() * 2 / 3, &mut Random::new(seed)).await;
+    scene.storm(kills() - kills() / 3 * 2, &mut Random::new(seed)).await;
     scene.check().await;
 }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::figures::Figures;
-use catchment_harness::{Cluster, Exact, Failure, Outcome, Result, Sender, Trace, paths};
+use catchment_harness::{Cluster, Event, Exact, Failure, Line, Outcome, Result, Sender, Trace, paths};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -87,8 +87,12 @@ async fn run(args: Args) -> Result<bool> {
     eprintln!("▸ replay {} ({} lines)", file.display(), trace.lines.len());
     let watcher = Watcher::start(api.clone(), span);
     let outcome = replay(&Sender::new(cluster.edge_url().into(), key.clone()), &trace, all.events).await?;
-    let rejected: HashSet<usize> = outcome.rejected.iter().map(|rejected| rejected.line).collect();
-    let exact = Exact::of(trace.lines.iter().filter(|line| !rejected.contains(&line.number)));
+    // What is valid is judged here, not by what the edge took. Only of what lies ahead it knows better: it was there at the time.
+    let future: HashSet<usize> =
+        outcome.rejected.iter().filter(|rejected| rejected.reason == "future").map(|rejected| rejected.line).collect();
+    let now = jiff::Timestamp::now().as_millisecond();
+    let ahead = |line: &Line| Event::read(&line.text).is_some_and(|event| event.time_ms > now);
+    let exact = Exact::of(trace.lines.iter().filter(|line| !(future.contains(&line.number) && ahead(line))));
     eprintln!("▸ wait until {} events are counted", exact.events);
     let counted = watcher.counted(exact.events, PATIENCE).await?;
 
