@@ -106,6 +106,16 @@ pub fn place(
     Ok(Placement { region: name.clone(), shard })
 }
 
+/// Whether a text may name a region: 1 to [`ROUTE_NAME_BYTES_MAX`] characters of `A-Z a-z 0-9 _ -`.
+pub fn is_region(name: &str) -> bool {
+    !name.is_empty() && is_token(name, ROUTE_NAME_BYTES_MAX)
+}
+
+/// Whether a shard that [`place`] named is a backfill's.
+pub fn is_backfill(shard: &str) -> bool {
+    shard.split('/').nth(1) == Some("backfill")
+}
+
 /// The first 8 bytes of SHA-256 over the parts, as a little-endian u64, modulo `n`.
 fn pick(parts: &[&[u8]], n: usize) -> Option<usize> {
     let mut hash = Sha256::new();
@@ -151,6 +161,7 @@ mod tests {
         // Golden: a change here sends retries of one event to two shards.
         assert_eq!(place("", false).shard, "us/pool/1");
         assert_eq!(place("tab-1", true).shard, "us/backfill/shop");
+        assert_eq!([false, true].map(|backfill| is_backfill(&place("", backfill).shard)), [false, true]);
         let in_eu = (0..1000).filter(|i| place(&format!("r{i}"), false).region == "eu").count();
         assert!((400..600).contains(&in_eu), "{in_eu}");
         let other = Route { epoch: 2, name: String::new() };

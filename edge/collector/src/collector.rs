@@ -16,7 +16,6 @@ use catchment_cells::users::Coupon;
 use catchment_cells::{Cell, ClientId, Secret};
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
-use thiserror::Error;
 
 use crate::event::{Event, Rejection};
 use crate::ids::Ids;
@@ -102,11 +101,6 @@ pub struct Cut {
     pub meta: Meta,
 }
 
-/// The shard remembers as many events as it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("the shard remembers as many events as it may")]
-pub struct ShardFull;
-
 impl Collector {
     /// Takes up a shard's state. Hand in its rows of ids and its log since `meta.folded_through` next.
     pub fn new(secret: Secret, meta: Meta) -> Self {
@@ -134,10 +128,9 @@ impl Collector {
         &self.meta
     }
 
-    /// Whether requests of so many events may be taken.
-    pub fn room_for(&self, events: usize) -> Result<(), ShardFull> {
-        let rows_full = self.meta.ids_next - self.meta.ids_first + 1 >= IDS_ROWS_MAX;
-        if rows_full || self.ids.is_full_for(events) { Err(ShardFull) } else { Ok(()) }
+    /// Whether so many more events could be remembered.
+    pub fn has_room_for(&self, events: usize) -> bool {
+        self.meta.ids_next - self.meta.ids_first + 1 < IDS_ROWS_MAX && !self.ids.is_full_for(events)
     }
 
     /// Counts a request that was refused as a whole, but for those beyond the bound while no cut can be made. The log doesn't know

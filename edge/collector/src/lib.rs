@@ -15,7 +15,7 @@ mod reason;
 mod request;
 mod rows;
 
-pub use collector::{Collector, Cut, Outcome, Rejected, ShardFull};
+pub use collector::{Collector, Cut, Outcome, Rejected};
 pub use hop::{HOP_HEADER, Hop};
 pub use outbox::{Outbox, Verdict};
 pub use reason::Reason;

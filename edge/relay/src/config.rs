@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use catchment_cells::limits::ROUTE_NAME_BYTES_MAX;
+use catchment_cells::route::is_region;
 use catchment_cells::secret::equal_in_constant_time;
 use catchment_link::{ClientTls, Tls, check_address};
 use serde::Deserialize;
@@ -72,8 +72,8 @@ impl File {
             mistakes.push("homes is empty: name at least one region and its aggregator's address".into());
         }
         for (home, address) in &self.homes {
-            if home.is_empty() || home.len() > ROUTE_NAME_BYTES_MAX {
-                mistakes.push(format!("homes.{home}: a region's name has 1 to {ROUTE_NAME_BYTES_MAX} characters"));
+            if !is_region(home) {
+                mistakes.push(format!("homes.{home}: a region's name is 1 to 32 characters of A-Z a-z 0-9 _ -"));
             }
             if let Err(error) = check_address(address) {
                 mistakes.push(format!("homes.{home}: {error}"));

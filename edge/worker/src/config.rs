@@ -1,7 +1,7 @@
 //! The deployment's settings, from the Worker's environment.
 
 use catchment_cells::Secret;
-use catchment_cells::route::{PlacementMap, Region};
+use catchment_cells::route::{PlacementMap, Region, is_region};
 use serde::Deserialize;
 use thiserror::Error;
 use worker::Env;
@@ -53,13 +53,10 @@ impl Config {
         let secret = Secret::new(var("CATCHMENT_SECRET")?.as_bytes());
         let placement: Placement =
             serde_json::from_str(&var("PLACEMENT")?).map_err(|error| ConfigError::Placement(error.to_string()))?;
-        let is_name = |name: &str| {
-            (1..=32).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
-        };
         if placement.regions.is_empty() || placement.regions.iter().any(|region| region.pools == 0) {
             return Err(ConfigError::Placement("it needs a region, and each region a pool".into()));
         }
-        if let Some(region) = placement.regions.iter().find(|region| !is_name(&region.name)) {
+        if let Some(region) = placement.regions.iter().find(|region| !is_region(&region.name)) {
             return Err(ConfigError::Placement(format!("{:?} is no region's name", region.name)));
         }
         let relay_token = Some(var("RELAY_TOKEN")?).filter(|token| !token.is_empty());

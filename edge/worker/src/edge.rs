@@ -164,8 +164,3 @@ fn visitor(headers: &Headers, config: &Config, client: &ClientId) -> Visitor {
         device: Device::of_agent(&agent),
     }
 }
-
-/// Whether a shard, by its name, is a backfill's.
-pub(crate) fn is_backfill(shard: &str) -> bool {
-    shard.split('/').nth(1) == Some("backfill")
-}

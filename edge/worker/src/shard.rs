@@ -11,6 +11,7 @@ use std::time::Duration;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::Producer;
 use catchment_cells::limits::POST_BYTES_MAX;
+use catchment_cells::route::is_backfill;
 use catchment_collector::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX};
 use catchment_collector::{
     Collector, HOP_HEADER, Hop, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict,
@@ -129,14 +130,14 @@ impl DurableObject for Shard {
 }
 
 impl Shard {
-    /// Rebuilds memory from storage; a shard whose storage is new begins as `home` says.
-    fn load(&self, config: &Rc<Config>, home: Option<&Hop>) -> Result<(), StorageError> {
+    /// Rebuilds memory from storage; a shard whose storage is new takes its name and its region from its first request.
+    fn load(&self, config: &Config, first: Option<&Hop>) -> Result<(), StorageError> {
         let mut core = self.core.borrow_mut();
         if core.is_some() {
             return Ok(());
         }
         let storage = Storage::open(&self.state.storage())?;
-        let meta = match (storage.meta()?, home) {
+        let meta = match (storage.meta()?, first) {
             (Some(meta), _) => meta,
             (None, Some(hop)) => {
                 let producer = Producer::new(nonce(), &hop.placement.shard);
@@ -376,14 +377,12 @@ impl Core {
     /// Whether so many more events may wait: what is due to be cut could be, and log and ids have room.
     fn has_room_for(&self, events: usize) -> bool {
         let rows = self.log_next - self.collector.meta().folded_through;
-        !self.collector.is_cut_due()
-            && rows < LOG_ROWS_MAX
-            && self.collector.room_for(self.waiting_events + events).is_ok()
+        !self.collector.is_cut_due() && rows < LOG_ROWS_MAX && self.collector.has_room_for(self.waiting_events + events)
     }
 
     /// Forgets the ids of events that would be too late by now.
     fn forget_expired(&mut self, now: i64) -> Result<(), StorageError> {
-        let backfill = edge::is_backfill(self.collector.meta().producer.shard());
+        let backfill = is_backfill(self.collector.meta().producer.shard());
         let mut forgotten = false;
         while let Some(n) = self.collector.expired_ids(now, backfill) {
             let row = self.storage.ids(n)?.ok_or_else(|| StorageError::Sql(format!("row {n} of ids is not there")))?;
