@@ -39,6 +39,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     doc.env("RUSTDOCFLAGS", "-D warnings");
     Step::begin("document the Worker").run(doc)?;
     tools::workerd()?;
+    tools::node_packages()?;
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
 

@@ -1,4 +1,5 @@
-//! The project's commands: `cargo xtask demo` and `cargo xtask test`. Nothing but std, so that it builds in seconds.
+//! The project's commands: `cargo xtask demo`, `cargo xtask build` and `cargo xtask test`. Nothing but std, so that it
+//! builds in seconds.
 
 mod builds;
 mod checks;
@@ -12,6 +13,7 @@ use steps::{Step, root};
 
 const USAGE: &str =
     "usage: cargo xtask demo [--once] [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
+       cargo xtask build
        cargo xtask test [--fast]";
 
 fn main() -> ExitCode {
@@ -20,6 +22,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = args.collect();
     let outcome = match command.as_deref() {
         Some("demo") => demo(&args),
+        Some("build") if args.is_empty() => build().map(|()| ExitCode::SUCCESS),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
     };
@@ -36,15 +39,21 @@ fn demo(args: &[String]) -> Result<ExitCode, String> {
         println!("{USAGE}");
         return Ok(ExitCode::SUCCESS);
     }
-    tools::compiler()?;
-    tools::wasm_target()?;
-    tools::workerd()?;
-    builds::programs(&[])?;
-    builds::edge()?;
+    build()?;
     Step::say("run the demo");
     let status = Command::new(root().join("target/debug/demo"))
         .args(args)
         .status()
         .map_err(|error| format!("the demo can't be started: {error}"))?;
     Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+}
+
+/// Sets up, and builds all that the demo and whole-system tests run.
+fn build() -> Result<(), String> {
+    tools::compiler()?;
+    tools::wasm_target()?;
+    tools::workerd()?;
+    tools::node_packages()?;
+    builds::programs(&[])?;
+    builds::edge()
 }

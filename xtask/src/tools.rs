@@ -10,6 +10,9 @@ use crate::steps::{Step, command, missing, root, works};
 /// The version is pinned: the Worker's compatibility date may not be past what the binary knows.
 const WORKERD: &str = "1.20261117.1";
 const WORKERD_BINARY: &str = "node_modules/@cloudflare/workerd-linux-64/bin/workerd";
+/// What of npm the SDK, the dashboard and the tests in browsers are built with: exact versions, for there is no lock file.
+const NODE_PACKAGES: [&str; 5] =
+    ["axe-core@4.14.1", "esbuild@0.28.2", "playwright-core@1.65.1", "typescript@7.0.2", "uplot@1.6.32"];
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
@@ -39,22 +42,39 @@ pub(crate) fn workerd() -> Result<(), String> {
     }
     let home = root().join(".tools").join(format!("workerd-{WORKERD}"));
     if !home.join(WORKERD_BINARY).exists() {
-        let package = format!("workerd@{WORKERD}");
         into_place(&home, |partial| {
-            let step = Step::begin("fetch workerd by npm");
-            let flags = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error", "--prefix"];
-            let mut npm = command("npm", &["install"]);
-            npm.args(flags).arg(partial).arg(&package);
-            step.run(npm)
+            npm_install(Step::begin("fetch workerd by npm"), partial, &[&format!("workerd@{WORKERD}")])
         })?;
     }
     if !works(command(&home.join(WORKERD_BINARY).to_string_lossy(), &["--version"])) {
         return Err(format!("workerd doesn't run here; remove {} and try again.", home.display()));
     }
-    let link = root().join(".tools/workerd");
-    let next = root().join(format!(".tools/workerd.{}", std::process::id()));
+    link(".tools/workerd", &home.join(WORKERD_BINARY))
+}
+
+/// The packages of npm, at `.tools/node/node_modules`.
+pub(crate) fn node_packages() -> Result<(), String> {
+    let home = root().join(".tools").join(format!("node-{}", NODE_PACKAGES.join("-").replace('@', "-")));
+    if !home.exists() {
+        into_place(&home, |partial| npm_install(Step::begin("fetch packages by npm"), partial, &NODE_PACKAGES))?;
+    }
+    link(".tools/node", &home)
+}
+
+/// Installs packages into a folder; none of their scripts is run.
+fn npm_install(step: Step, folder: &Path, packages: &[&str]) -> Result<(), String> {
+    let flags = ["--no-audit", "--no-fund", "--no-save", "--ignore-scripts", "--loglevel=error", "--prefix"];
+    let mut npm = command("npm", &["install"]);
+    npm.args(flags).arg(folder).args(packages);
+    step.run(npm)
+}
+
+/// A stable name for what is there in one version or another.
+fn link(name: &str, target: &Path) -> Result<(), String> {
+    let link = root().join(name);
+    let next = root().join(format!("{name}.{}", std::process::id()));
     let io = |error| format!("{} can't be written: {error}.", link.display());
-    symlink(home.join(WORKERD_BINARY), &next).map_err(io)?;
+    symlink(target, &next).map_err(io)?;
     fs::rename(&next, &link).map_err(io)
 }
 
@@ -81,7 +101,9 @@ pub(crate) fn python() -> Option<PathBuf> {
 
 /// Fills a folder under another name first: an install that is cut off leaves nothing that looks whole.
 fn into_place(home: &Path, fill: impl FnOnce(&Path) -> Result<(), String>) -> Result<(), String> {
-    let partial = home.with_extension("partial");
+    let mut partial = home.as_os_str().to_owned();
+    partial.push(".partial");
+    let partial = PathBuf::from(partial);
     let io = |error| format!("{} can't be written: {error}.", home.display());
     for leftover in [&partial, home] {
         if leftover.exists() {
