@@ -25,6 +25,7 @@ pub struct Builder {
     proxies: bool,
     flush_s: Option<u32>,
     secret: Option<String>,
+    dashboard: Option<PathBuf>,
 }
 
 /// The running processes, in a folder of their own. Dropping it kills them and removes the folder; while panicking it shows
@@ -89,6 +90,12 @@ impl Builder {
         self
     }
 
+    /// Has every aggregator serve the dashboard in this folder.
+    pub fn dashboard(mut self, folder: PathBuf) -> Self {
+        self.dashboard = Some(folder);
+        self
+    }
+
     /// Fixes the secret, and with it every hash, where a figure is to be the same in each run.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = Some(secret.into());
@@ -96,10 +103,11 @@ impl Builder {
     }
 
     /// Makes certificates, keys and configurations, and starts everything.
-    pub async fn start(self) -> Result<Cluster> {
+    pub async fn start(mut self) -> Result<Cluster> {
         let folder = Folder::create()?;
         let dir = &folder.0;
-        let text = self.secret.unwrap_or_else(|| entropy::<32>().iter().map(|byte| format!("{byte:02x}")).collect());
+        let text =
+            self.secret.take().unwrap_or_else(|| entropy::<32>().iter().map(|byte| format!("{byte:02x}")).collect());
         let secret = Secret::new(text.as_bytes()).map_err(Failure::at("the cluster's secret"))?;
         write(&dir.join("secret"), &text)?;
         certificates::write(dir)?;
@@ -125,7 +133,7 @@ impl Builder {
             regions.push(Region {
                 name,
                 relay,
-                aggregator: place.aggregator(dir, name, central.as_ref(), self.flush_s)?,
+                aggregator: place.aggregator(dir, name, central.as_ref(), &self)?,
                 before_relay,
                 relay_url,
                 aggregator_url: place.http(),
@@ -160,7 +168,7 @@ impl Builder {
         let edge_url = format!("http://{}", before_edge.as_ref().map_or(edge_address.as_str(), Proxy::address));
 
         let central_url = central.as_ref().map(Place::http);
-        let central = central.map(|place| place.aggregator(dir, "central", None, self.flush_s)).transpose()?;
+        let central = central.map(|place| place.aggregator(dir, "central", None, &self)).transpose()?;
         let mut cluster = Cluster { edge, regions, central, before_edge, folder, secret, edge_url, central_url };
         cluster.start_all().await?;
         Ok(cluster)
@@ -277,16 +285,19 @@ impl Place {
         format!("127.0.0.1:{}", self.link)
     }
 
-    fn aggregator(&self, dir: &Path, region: &str, upstream: Option<&Place>, flush_s: Option<u32>) -> Result<Process> {
-        let store = flush_s.map(|seconds| format!("\n[store]\nflush_s = {seconds}\n")).unwrap_or_default();
+    fn aggregator(&self, dir: &Path, region: &str, upstream: Option<&Place>, wanted: &Builder) -> Result<Process> {
+        let store = wanted.flush_s.map(|seconds| format!("\n[store]\nflush_s = {seconds}\n")).unwrap_or_default();
+        let dashboard =
+            wanted.dashboard.as_ref().map(|folder| format!("dashboard = {:?}\n", folder.display().to_string()));
         let upstream =
             upstream.map(|place| format!("\n[upstream]\naddress = \"{}\"\n", place.link())).unwrap_or_default();
         let config = format!(
             "region = \"{region}\"\ncentral = {}\ndata = \"data-{region}\"\nhttp = \"127.0.0.1:{}\"\nlink = \"{}\"\n\
-             secret_file = \"secret\"\n\n{}{upstream}{store}",
+             secret_file = \"secret\"\n{}\n{}{upstream}{store}",
             region == "central",
             self.http,
             self.link(),
+            dashboard.unwrap_or_default(),
             tls("aggregator"),
         );
         native(dir, &format!("aggregator-{region}"), "catchment-aggregator", &config)

@@ -16,6 +16,7 @@ mod process;
 mod proxy;
 mod random;
 mod replay;
+mod shop;
 mod trace;
 
 pub use api::{Answer, Api, Question, Row, Value};
@@ -26,5 +27,6 @@ pub use failure::{Failure, Result};
 pub use process::Process;
 pub use proxy::{Fault, Proxy};
 pub use random::Random;
-pub use replay::{Outcome, Rejected, Sender};
+pub use replay::{Connection, Outcome, Rejected, Sender};
+pub use shop::Shop;
 pub use trace::{Line, Trace};

@@ -31,6 +31,16 @@ pub fn edge_config() -> Result<PathBuf> {
     set_up(root().join("target/edge/workerd.capnp"))
 }
 
+/// The built dashboard.
+pub fn dashboard() -> Result<PathBuf> {
+    set_up(root().join("target/dashboard/index.html")).map(|page| page.with_file_name(""))
+}
+
+/// The example shop's pages.
+pub fn shop() -> Result<PathBuf> {
+    set_up(root().join("sdk/example/index.html")).map(|page| page.with_file_name(""))
+}
+
 fn set_up(path: PathBuf) -> Result<PathBuf> {
     if path.exists() {
         return Ok(path);

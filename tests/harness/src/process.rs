@@ -131,6 +131,11 @@ impl Process {
         self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
     }
 
+    /// Its id, where it was started and has not been killed or waited for.
+    pub fn pid(&self) -> Option<u32> {
+        self.child.as_ref().map(Child::id)
+    }
+
     /// Its log since the first start.
     pub fn log(&self) -> String {
         fs::read_to_string(&self.log).unwrap_or_default()

@@ -40,6 +40,13 @@ pub struct Sender {
     pub accepted: Arc<AtomicU64>,
 }
 
+/// One connection of a sender, for batches that fall due one by one.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    sender: Sender,
+    http: reqwest::Client,
+}
+
 /// What the edge answered.
 #[derive(Debug, Default)]
 pub struct Outcome {
@@ -123,6 +130,12 @@ impl Sender {
         Ok(outcome)
     }
 
+    /// Opens a connection once its first batch is sent.
+    pub fn connect(&self) -> Result<Connection> {
+        let http = reqwest::Client::builder().pool_max_idle_per_host(1).timeout(self.timeout).build();
+        Ok(Connection { sender: self.clone(), http: http.map_err(Failure::at("making an HTTP client"))? })
+    }
+
     async fn send(&self, trace: &Trace) -> Result<Outcome> {
         let mut random = Random::new(self.seed);
         let (from, to) = self.batch_events;
@@ -131,14 +144,12 @@ impl Sender {
         let started = Instant::now();
         let mut connections = JoinSet::new();
         for _ in 0..self.connections.max(1) {
-            let http = reqwest::Client::builder().pool_max_idle_per_host(1).timeout(self.timeout).build();
-            let http = http.map_err(Failure::at("making an HTTP client"))?;
-            let (sender, queue) = (self.clone(), queue.clone());
+            let (connection, queue) = (self.connect()?, queue.clone());
             connections.spawn(async move {
                 let mut outcome = Outcome::default();
                 let next = || queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front();
                 while let Some(batch) = next() {
-                    sender.deliver(&http, batch, &mut outcome).await?;
+                    outcome.add(connection.deliver(batch).await?);
                 }
                 Ok::<_, Failure>(outcome)
             });
@@ -151,9 +162,13 @@ impl Sender {
         outcome.acks.sort_by_key(|ack| ack.0);
         Ok(outcome)
     }
+}
 
-    /// Sends one batch until each of its events is answered.
-    async fn deliver(&self, http: &reqwest::Client, batch: Vec<Line>, outcome: &mut Outcome) -> Result<()> {
+impl Connection {
+    /// Sends one batch, whose lines have one route, until each of its events is answered.
+    pub async fn deliver(&self, batch: Vec<Line>) -> Result<Outcome> {
+        let sender = &self.sender;
+        let mut outcome = Outcome::default();
         let mut pieces = vec![batch];
         let started = Instant::now();
         let mut backoff = BACKOFF_FIRST;
@@ -163,14 +178,14 @@ impl Sender {
                 pieces.push(piece);
                 continue;
             }
-            match self.post(http, &piece).await {
+            match self.post(&piece).await {
                 Reply::Taken(taken) => {
                     backoff = BACKOFF_FIRST;
                     outcome.requests += 1;
                     outcome.accepted += taken.accepted;
                     outcome.duplicates += taken.duplicates;
                     outcome.acks.push((Instant::now(), taken.accepted));
-                    self.accepted.fetch_add(taken.accepted, Ordering::Relaxed);
+                    sender.accepted.fetch_add(taken.accepted, Ordering::Relaxed);
                     for event in taken.rejected {
                         let line = piece
                             .get(event.index)
@@ -190,32 +205,33 @@ impl Sender {
                 }
                 Reply::Hopeless(why) => return Err(Failure(format!("the edge refuses to take events: {why}"))),
                 Reply::Failed(wait, why) => {
-                    if started.elapsed() > self.patience {
+                    if started.elapsed() > sender.patience {
                         return Err(Failure(format!("the edge doesn't take events: {why}")));
                     }
                     outcome.retries += 1;
                     tokio::time::sleep(wait.unwrap_or(backoff).min(BACKOFF_MAX)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
-                    if self.recut && piece.len() > 1 {
+                    if sender.recut && piece.len() > 1 {
                         pieces.push(piece.split_off(piece.len() / 2));
                     }
                     pieces.push(piece);
                 }
             }
         }
-        Ok(())
+        outcome.wall = started.elapsed();
+        Ok(outcome)
     }
 
-    async fn post(&self, http: &reqwest::Client, lines: &[Line]) -> Reply {
+    async fn post(&self, lines: &[Line]) -> Reply {
         let mut body = Vec::with_capacity(lines.iter().map(|line| line.text.len() + 1).sum());
         for line in lines {
             body.extend_from_slice(&line.text);
             body.push(b'\n');
         }
         let route = lines.first().map_or("", |line| &line.route);
-        let url = format!("{}/v1/events?k={}&r={route}", self.url, self.key);
+        let url = format!("{}/v1/events?k={}&r={route}", self.sender.url, self.sender.key);
         let answer = async {
-            let answer = http.post(url).body(Bytes::from(body)).send().await?;
+            let answer = self.http.post(url).body(Bytes::from(body)).send().await?;
             let retry_after = answer.headers().get("retry-after").and_then(|text| text.to_str().ok()?.parse().ok());
             let status = answer.status();
             Ok::<_, reqwest::Error>((status.as_u16(), retry_after.map(Duration::from_secs), answer.bytes().await?))
