@@ -7,12 +7,13 @@ mod steps;
 mod tools;
 
 use std::env;
+use std::os::unix::process::CommandExt;
 use std::process::{Command, ExitCode};
 
 use steps::{Step, root};
 
-const USAGE: &str =
-    "usage: cargo xtask demo [--once] [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
+const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
+       cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask build
        cargo xtask test [--fast]";
 
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     })
 }
 
-/// Sets up, builds, and hands over to the harness' `demo`; its exit code is ours.
+/// Sets up, builds, and hands over to the harness' `demo`.
 fn demo(args: &[String]) -> Result<ExitCode, String> {
     let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
     if help {
@@ -41,11 +42,9 @@ fn demo(args: &[String]) -> Result<ExitCode, String> {
     }
     build()?;
     Step::say("run the demo");
-    let status = Command::new(root().join("target/debug/demo"))
-        .args(args)
-        .status()
-        .map_err(|error| format!("the demo can't be started: {error}"))?;
-    Ok(ExitCode::from(status.code().and_then(|code| u8::try_from(code).ok()).unwrap_or(1)))
+    // It takes our place: who signals us, signals it, and its end is ours.
+    let error = Command::new(root().join("target/debug/demo")).args(args).exec();
+    Err(format!("the demo can't be started: {error}"))
 }
 
 /// Sets up, and builds all that the demo and whole-system tests run.

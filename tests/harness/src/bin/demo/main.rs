@@ -1,41 +1,42 @@
-//! `cargo xtask demo`: replays a file through the real processes, asks for its figures, and holds them against the exact ones.
+//! `cargo xtask demo`: with `--once`, replays a file through the real processes and holds their answers against the exact ones;
+//! without it, plays the file as a site's traffic beside a small shop, until it is stopped.
 
+mod invitation;
+mod once;
+mod play;
 mod report;
+mod traffic;
 mod visible;
 
-use std::collections::HashSet;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
-use catchment_harness::figures::Figures;
-use catchment_harness::{Cluster, Event, Exact, Failure, Line, Outcome, Result, Sender, Trace, paths};
+use catchment_harness::{Cluster, Failure, Outcome, Result, Sender, Trace, paths};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use tokio::signal::unix::{SignalKind, signal};
 
-use report::Report;
-use visible::Watcher;
-
-/// How long the count may stand still before the demo gives up.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Replays events through an edge, relays and aggregators of its own, and prints what they answer.
+/// Plays events through an edge, relays and aggregators of its own.
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask demo")]
 struct Args {
     /// Events, one JSON object a line, gzipped or not; without it, a web server's log of 1995.
     file: Option<PathBuf>,
-    /// Stops everything after the report; without it, all keeps running until Ctrl-C.
+    /// Replays the file as it is, reports, and stops everything; without it, a shop and a dashboard run until Ctrl-C.
     #[arg(long)]
     once: bool,
-    /// Prints one JSON object instead of tables.
+    /// Prints one JSON object: the report, or else the addresses and keys.
     #[arg(long)]
     json: bool,
     /// The number whose quantiles are asked for; without it, the one that most events have.
-    #[arg(long)]
+    #[arg(long, requires = "once")]
     measure: Option<String>,
+    /// How many times its own pace the file's busiest hour is played at.
+    #[arg(long, default_value_t = 6, conflicts_with = "once", value_parser = clap::value_parser!(u32).range(1..=600))]
+    speed: u32,
     /// Regions that users are split over; two imply --central.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     regions: u8,
@@ -46,7 +47,14 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(Args::parse()).await {
+    let args = Args::parse();
+    let once = args.once;
+    let outcome = tokio::select! {
+        // What is dropped half-way stops its processes and removes its folder.
+        outcome = run(args) => outcome,
+        asked = asked_to_stop() => asked.map(|()| !once),
+    };
+    match outcome {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(failure) => {
@@ -56,77 +64,55 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Whether every distinct valid event was counted once.
+/// Whether all is as it should be.
 async fn run(args: Args) -> Result<bool> {
     let file = args.file.clone().unwrap_or_else(paths::bundled_trace);
     let trace = Trace::open(&file)?;
     if trace.lines.is_empty() {
         return Err(Failure(format!("{} has no events.", file.display())));
     }
-    let central = args.central || args.regions > 1;
-    eprintln!(
-        "▸ start workerd, {} and {}",
-        parts(args.regions, "relay"),
-        parts(args.regions + u8::from(central), "aggregator")
-    );
-    let cluster = Cluster::builder().regions(args.regions.into()).central(central).start().await?;
-    let client = ClientId::new("demo").map_err(Failure::at("the demo's client"))?;
-    let key = cluster.write_key(&WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: true,
-        ignore_foreign_client: true,
-        generation: 1,
-    });
-    let api = cluster.api(&client);
-    let all = Exact::of(&trace.lines);
-    let Some(span) = all.span() else {
-        return Err(Failure(format!("{} has no line with event_id, event_type and timestamp.", file.display())));
-    };
-
-    eprintln!("▸ replay {} ({} lines)", file.display(), trace.lines.len());
-    let watcher = Watcher::start(api.clone(), span);
-    let outcome = replay(&Sender::new(cluster.edge_url().into(), key.clone()), &trace, all.events).await?;
-    // What is valid is judged here, not by what the edge took. Only of what lies ahead it knows better: it was there at the time.
-    let future: HashSet<usize> =
-        outcome.rejected.iter().filter(|rejected| rejected.reason == "future").map(|rejected| rejected.line).collect();
-    let now = jiff::Timestamp::now().as_millisecond();
-    let ahead = |line: &Line| Event::read(&line.text).is_some_and(|event| event.time_ms > now);
-    let exact = Exact::of(trace.lines.iter().filter(|line| !(future.contains(&line.number) && ahead(line))));
-    eprintln!("▸ wait until {} events are counted", exact.events);
-    let counted = watcher.counted(exact.events, PATIENCE).await?;
-
-    eprintln!("▸ ask");
-    let measure = args.measure.as_deref().or(exact.main_measure());
-    let figures = Figures::ask(&api, exact.span().unwrap_or(span), measure).await?;
-    let report = Report {
-        differences: figures.differences(&exact),
-        visible: counted.visible(&outcome.acks),
-        shipped_bytes: cluster.counter("catchment_relay_received_bytes_total").await? as u64,
-        raw_bytes: trace.bytes(),
-        raw_gzip_bytes: trace.gzip_bytes()?,
-        measure,
-        figures,
-        exact: &exact,
-        outcome: &outcome,
-    };
-    if args.json {
-        println!("{}", report.json())
-    } else {
-        print!("{}", report.tables())
-    }
-    for difference in &report.differences {
-        eprintln!("not as it should be: {difference}");
-    }
-    let ok = report.differences.is_empty();
-    if !args.once {
-        let (url, read_key) = api.credentials();
-        eprint!("{}", report::invitation(cluster.edge_url(), &key, url, read_key, exact.span().unwrap_or(span)));
-        tokio::signal::ctrl_c().await.map_err(Failure::at("waiting for Ctrl-C"))?;
-    }
-    Ok(ok)
+    if args.once { once::run(&args, &file, &trace).await } else { play::run(&args, &file, &trace).await }
 }
 
+/// Ctrl-C, a supervisor's word, or the terminal's end.
+async fn asked_to_stop() -> Result<()> {
+    let listen = |kind| signal(kind).map_err(Failure::at("listening to signals"));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hang_up = listen(SignalKind::hangup())?;
+    tokio::select! {
+        interrupted = tokio::signal::ctrl_c() => interrupted.map_err(Failure::at("listening to signals"))?,
+        _ = terminate.recv() => {}
+        _ = hang_up.recv() => {}
+    }
+    Ok(())
+}
+
+impl Args {
+    /// Starts what is asked for.
+    async fn cluster(&self, dashboard: Option<PathBuf>) -> Result<Cluster> {
+        let central = self.central || self.regions > 1;
+        let aggregators = parts(self.regions + u8::from(central), "aggregator");
+        eprintln!("▸ start workerd, {} and {aggregators}", parts(self.regions, "relay"));
+        let mut cluster = Cluster::builder().regions(self.regions.into()).central(central);
+        if let Some(folder) = dashboard {
+            cluster = cluster.dashboard(folder);
+        }
+        cluster.start().await
+    }
+}
+
+/// The one client that everything is sent as.
+fn client() -> Result<ClientId> {
+    ClientId::new("demo").map_err(Failure::at("the demo's client"))
+}
+
+fn write_key(cluster: &Cluster, backfill: bool) -> Result<String> {
+    let key =
+        WriteKey { client: client()?, identity: Identity::User, backfill, ignore_foreign_client: true, generation: 1 };
+    Ok(cluster.write_key(&key))
+}
+
+/// Sends a whole trace under a progress bar.
 async fn replay(sender: &Sender, trace: &Trace, events: u64) -> Result<Outcome> {
     let style = ProgressStyle::with_template("  {bar:40} {human_pos}/{human_len} events, {per_sec}, {elapsed}");
     let bar = ProgressBar::new(events).with_style(style.map_err(Failure::at("the progress bar"))?);

@@ -142,18 +142,6 @@ impl Report<'_> {
     }
 }
 
-/// What can be done while all keeps running.
-pub(crate) fn invitation(edge: &str, write_key: &str, api: &str, read_key: &str, (start, end): (i64, i64)) -> String {
-    let day = |ms: i64| time(ms).chars().take(10).collect::<String>();
-    let (first, after) = (day(start), day(end - 1 + 86_400_000));
-    format!(
-        "\nEverything keeps running until Ctrl-C.\n\
-         \n  edge        {edge}\n  write key   {write_key}\n  aggregator  {api}\n  read key    {read_key}\n\
-         \n  curl '{edge}/v1/events?k={write_key}' -d '{{\"event_id\":\"mine-1\",\"event_type\":\"page_view\",\"user_id\":\"me\",\"timestamp\":\"{first}T12:00:00Z\",\"page\":\"/\"}}'\n\
-         \n  curl -H 'Authorization: Bearer {read_key}' '{api}/api/v1/metrics?metric=page_views&metric=users&start={first}&end={after}&granularity=1h'\n\n"
-    )
-}
-
 fn table(out: &mut String, name: &str, series: &Series, exact: &BTreeMap<i64, Bucket>) -> std::fmt::Result {
     writeln!(out, "\n{:>10}  {:>10}  {:<22}  {name}", "events", "users", "within")?;
     let skipped = series.len().saturating_sub(2 * ROWS_SHOWN);
@@ -183,7 +171,7 @@ fn rounded(value: f64) -> String {
 }
 
 /// 12,345.
-fn count(n: u64) -> String {
+pub(crate) fn count(n: u64) -> String {
     let digits = n.to_string();
     let mut out = String::new();
     for (i, digit) in digits.chars().enumerate() {
