@@ -87,7 +87,7 @@ impl Measure {
         }
     }
 
-    fn encode(&self, out: &mut Vec<u8>) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
         put_uv(out, self.n);
         put_iv128(out, self.sum);
         put_iv(out, self.min);
@@ -98,7 +98,7 @@ impl Measure {
         }
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
         let n = reader.uv()?;
         let sum = reader.iv128()?;
         let min = reader.iv()?;

@@ -44,7 +44,7 @@ pub struct CellKey {
 }
 
 impl Tier {
-    fn from_byte(byte: u8) -> Result<Self, DecodeError> {
+    pub(crate) fn from_byte(byte: u8) -> Result<Self, DecodeError> {
         match byte {
             1 => Ok(Tier::Minute),
             2 => Ok(Tier::Hour),

@@ -2,7 +2,7 @@
 //!
 //! Pure, without clock, randomness or I/O, and the same code at the edge (Wasm), in the aggregator (native)
 //! and in the browser (Wasm). [`cell`], [`users`] and [`digest`] are the algebra; [`key`] and [`cube`] name cells;
-//! [`frame`] and [`ack`] carry them; [`secret`], [`credential`] and [`route`] say who may send what where;
+//! [`frame`] and [`ack`] carry them; [`metric`] and [`sum`] read figures from them, [`live`] carries these to readers; [`secret`], [`credential`] and [`route`] say who may send what where;
 //! [`limits`] bounds everything. The formats are specified in `docs/FORMATS.md`.
 
 pub mod ack;
@@ -16,8 +16,12 @@ pub mod estimate;
 pub mod frame;
 pub mod key;
 pub mod limits;
+pub mod live;
+pub mod metric;
 pub mod route;
+pub mod row;
 pub mod secret;
+pub mod sum;
 pub mod users;
 
 #[cfg(test)]

@@ -44,6 +44,14 @@ pub const POST_BYTES_MAX: usize = 8 << 20;
 pub const LINK_WINDOW: usize = 256;
 /// Chains that an aggregator remembers of a producer, to tell a repeated frame from a fork.
 pub const MARK_CHAINS: usize = 16;
+/// Metrics of one question.
+pub const QUESTION_METRICS_MAX: usize = 16;
+/// Bytes of a metric's name: `count:` and an event's type, at most.
+pub const METRIC_BYTES_MAX: usize = VALUE_BYTES_MAX + 16;
+/// Bytes of a live update's rows, uncompressed.
+pub const UPDATE_RAW_BYTES_MAX: usize = 4 << 20;
+/// Bytes of the sentence that refuses a live subscription.
+pub const LIVE_DETAIL_BYTES_MAX: usize = 4_096;
 /// Largest distance from 1970 of a minute: some 19,000 years, so that its milliseconds and its days stay far from overflow.
 pub const MINUTE_MAX: i64 = 10_000_000_000;
 

@@ -71,6 +71,21 @@ impl Users {
         }
     }
 
+    /// What is new since an earlier state of this set: merged into that one, it gives this one. `None` where the earlier one
+    /// has users that this one hasn't, or where the whole set is the shorter answer.
+    pub fn since(&self, earlier: &Users) -> Option<Users> {
+        let new = match (&earlier.0, &self.0) {
+            (Form::Coupons(earlier), Form::Coupons(ours)) => {
+                let new: Vec<Coupon> =
+                    ours.iter().copied().filter(|coupon| earlier.binary_search(coupon).is_err()).collect();
+                (earlier.len() + new.len() == ours.len()).then_some(new)
+            }
+            (Form::Registers(earlier), Form::Registers(ours)) => ours.since(earlier),
+            _ => None,
+        };
+        new.map(|new| Users(Form::Coupons(new)))
+    }
+
     /// Whether it has no users.
     pub fn is_empty(&self) -> bool {
         matches!(&self.0, Form::Coupons(coupons) if coupons.is_empty())

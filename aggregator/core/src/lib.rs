@@ -9,6 +9,7 @@ pub mod memtable;
 pub mod planner;
 pub mod question;
 pub mod rollup;
+pub mod view;
 pub mod watched;
 
 pub use answer::Answer;
@@ -16,4 +17,5 @@ pub use marks::{Decision, Mark};
 pub use memtable::Memtable;
 pub use planner::Plan;
 pub use question::Question;
+pub use view::View;
 pub use watched::Watched;

@@ -40,21 +40,6 @@ impl Memtable {
         }
     }
 
-    /// Adds a frame's counters: cells of the cube `received`, in minutes of receipt.
-    pub fn merge_counters(&mut self, block: CountersBlock) {
-        for (client, reasons) in block.0 {
-            let ours = self.cells.0.entry(client).or_default().entry(cube::RECEIVED.name.into()).or_default();
-            ours.dimensions = cube::RECEIVED.dimensions.iter().map(|&name| name.into()).collect();
-            for (reason, minutes) in reasons {
-                for (minute, count) in minutes {
-                    let cell = Cell { count, ..Cell::default() };
-                    let ours = ours.buckets.entry(minute).or_default();
-                    self.bytes += merge_cell(ours, vec![Some(reason.clone())], cell);
-                }
-            }
-        }
-    }
-
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.cells.0.is_empty()
@@ -100,6 +85,20 @@ impl Memtable {
                         }
                     }
                 }
+            }
+        }
+    }
+}
+
+/// Adds counters to a frame's cells: as cells of the cube `received`, in minutes of receipt.
+pub fn add_counters(cells: &mut CellsBlock, counters: CountersBlock) {
+    for (client, reasons) in counters.0 {
+        let cube = cells.0.entry(client).or_default().entry(cube::RECEIVED.name.into()).or_default();
+        cube.dimensions = cube::RECEIVED.dimensions.iter().map(|&name| name.into()).collect();
+        for (reason, minutes) in reasons {
+            for (minute, count) in minutes {
+                let cell = Cell { count, ..Cell::default() };
+                merge_cell(cube.buckets.entry(minute).or_default(), vec![Some(reason.clone())], cell);
             }
         }
     }

@@ -167,7 +167,7 @@ mod tests {
     fn plan(query: &str, own: &[Cube]) -> Result<Plan, PlanError> {
         let query = format!("{query}&start=2024-01-01&end=2024-01-02");
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        Plan::new(Question::parse(pairs, &TimeZone::UTC).unwrap(), own, &TimeZone::UTC)
+        Plan::new(Question::parse(pairs, 0, &TimeZone::UTC).unwrap(), own, &TimeZone::UTC)
     }
 
     #[test]

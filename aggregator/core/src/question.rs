@@ -1,15 +1,14 @@
 //! A question: which metrics of a client, over which time, cut into which buckets, for which events.
 
-use catchment_cells::key::Tier;
-use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use catchment_cells::key::{Tier, is_name};
+use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX, VALUE_BYTES_MAX};
+pub use catchment_cells::metric::{Metric, Stat};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::limits::{
-    QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX, QUESTION_METRICS_MAX,
-};
+use crate::limits::{QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX};
 use crate::rollup;
 
 /// The length of a date: `2024-01-31`.
@@ -24,6 +23,8 @@ pub struct Question {
     pub start: i64,
     /// The minute after the last.
     pub end: i64,
+    /// What start and end were made of, if the question moves with time.
+    pub last: Option<Last>,
     /// How time is cut.
     pub granularity: Granularity,
     /// The dimension whose values are told apart.
@@ -32,36 +33,6 @@ pub struct Question {
     pub filters: Vec<(String, String)>,
     /// How many groups are told apart; the rest is one.
     pub limit: usize,
-}
-
-/// A figure.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Metric {
-    /// Its name in the question and in the answer.
-    pub name: String,
-    /// What it says.
-    pub stat: Stat,
-    /// The one value of a dimension that it is about, beside the question's filters.
-    pub only: Option<(&'static str, String)>,
-}
-
-/// What a figure says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Stat {
-    /// How many events, or for `received` how many of what came in.
-    Count,
-    /// How many users.
-    Users,
-    /// The sum of a measure.
-    Sum(String),
-    /// Its mean.
-    Avg(String),
-    /// Its least value.
-    Min(String),
-    /// Its greatest value.
-    Max(String),
-    /// Its quantile, in hundredths.
-    Quantile(String, u8),
 }
 
 /// How time is cut into buckets.
@@ -73,6 +44,13 @@ pub enum Granularity {
     Days(i64),
     /// Not at all.
     All,
+}
+
+/// The last so many minutes, hours or days of the client's clock, the present one included.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Last {
+    n: i64,
+    unit: Tier,
 }
 
 /// A question that can't be understood.
@@ -90,18 +68,20 @@ fn error<T>(parameter: &str, problem: impl Into<String>) -> Result<T, QuestionEr
 }
 
 impl Question {
-    /// Reads the parameters of a query string. Dates are days of the zone's clock.
+    /// Reads the parameters of a query string at `now`, in ms. Dates are days of the zone's clock.
     pub fn parse<'a>(
         parameters: impl IntoIterator<Item = (&'a str, &'a str)>,
+        now: i64,
         zone: &TimeZone,
     ) -> Result<Question, QuestionError> {
-        let (mut start, mut end, mut granularity, mut group_by, mut limit) = (None, None, None, None, None);
+        let (mut start, mut end, mut last, mut granularity) = (None, None, None, None);
+        let (mut group_by, mut limit) = (None, None);
         let mut metrics: Vec<Metric> = Vec::new();
         let mut filters: Vec<(String, String)> = Vec::new();
         for (name, value) in parameters {
             let once = match name {
                 "metric" => {
-                    let metric = Metric::parse(value)?;
+                    let metric = Metric::parse(value).or_else(|problem| error(name, problem.to_string()))?;
                     if metrics.iter().any(|other| other.name == metric.name) {
                         return error(name, format!("{value} is asked for twice"));
                     }
@@ -118,6 +98,7 @@ impl Question {
                 }
                 "start" => &mut start,
                 "end" => &mut end,
+                "last" => &mut last,
                 "granularity" => &mut granularity,
                 "group_by" => &mut group_by,
                 "limit" => &mut limit,
@@ -133,10 +114,17 @@ impl Question {
         if filters.len() > QUESTION_FILTERS_MAX {
             return error("filter", format!("at most {QUESTION_FILTERS_MAX} are taken"));
         }
+        let last = last.map(parse_last).transpose()?;
+        let (start, end) = match last {
+            Some(last) if start.is_none() && end.is_none() => last.range(now, zone),
+            Some(_) => return error("last", "it takes the place of start and end"),
+            None => (parse_time("start", start, zone)?, parse_time("end", end, zone)?),
+        };
         let question = Question {
             metrics,
-            start: parse_time("start", start, zone)?,
-            end: parse_time("end", end, zone)?,
+            start,
+            end,
+            last,
             granularity: granularity.map_or(Ok(Granularity::All), parse_granularity)?,
             group_by: group_by.map(|name| parse_name("group_by", name)).transpose()?,
             filters,
@@ -170,39 +158,17 @@ impl Question {
     }
 }
 
-impl Metric {
-    fn parse(text: &str) -> Result<Metric, QuestionError> {
-        let metric = |stat, only| Ok(Metric { name: text.into(), stat, only });
-        match text.split_once(':') {
-            None => match text {
-                "events" => metric(Stat::Count, None),
-                "page_views" => metric(Stat::Count, Some(("event_type", "page_view".into()))),
-                "users" => metric(Stat::Users, None),
-                _ => error("metric", format!("there is no metric {}", crop(text))),
-            },
-            Some(("count", value)) if is_value(value) => metric(Stat::Count, Some(("event_type", value.into()))),
-            Some(("received", reason)) if is_name(reason) => metric(Stat::Count, Some(("reason", reason.into()))),
-            Some((stat, measure)) if is_name(measure) => {
-                let measure = measure.to_owned();
-                let stat = match stat {
-                    "sum" => Stat::Sum(measure),
-                    "avg" => Stat::Avg(measure),
-                    "min" => Stat::Min(measure),
-                    "max" => Stat::Max(measure),
-                    "p50" => Stat::Quantile(measure, 50),
-                    "p95" => Stat::Quantile(measure, 95),
-                    "p99" => Stat::Quantile(measure, 99),
-                    _ => return error("metric", format!("there is no metric {}", crop(text))),
-                };
-                metric(stat, None)
-            }
-            Some(_) => error("metric", format!("{} has no name or value behind its colon", crop(text))),
-        }
-    }
-
-    /// Whether it is about what was received, and not about events.
-    pub fn is_received(&self) -> bool {
-        self.only.as_ref().is_some_and(|(dimension, _)| *dimension == "reason")
+impl Last {
+    /// The first minute, and the one after the last, at `now`, in ms.
+    pub fn range(self, now: i64, zone: &TimeZone) -> (i64, i64) {
+        let present = rollup::floor(self.unit, now.div_euclid(60_000), zone);
+        let end = rollup::next(self.unit, present, zone);
+        let start = match self.unit {
+            // Noons, since clock changes make days an hour shorter or longer.
+            Tier::Day => rollup::floor(Tier::Day, present + 12 * 60 - (self.n - 1) * 24 * 60, zone),
+            unit => end - self.n * rollup::minutes(unit),
+        };
+        (start, end)
     }
 }
 
@@ -230,14 +196,6 @@ impl Granularity {
 /// The front of a text, for an error that repeats it.
 fn crop(text: &str) -> String {
     text.chars().take(NAME_BYTES_MAX).collect()
-}
-
-fn is_name(text: &str) -> bool {
-    !text.is_empty() && text.len() <= NAME_BYTES_MAX && !text.contains('\0')
-}
-
-fn is_value(text: &str) -> bool {
-    !text.is_empty() && text.len() <= VALUE_BYTES_MAX
 }
 
 fn parse_name(parameter: &str, text: &str) -> Result<String, QuestionError> {
@@ -274,6 +232,19 @@ fn parse_granularity(text: &str) -> Result<Granularity, QuestionError> {
     }
 }
 
+fn parse_last(text: &str) -> Result<Last, QuestionError> {
+    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or((text, ""));
+    let (unit, most) = match unit {
+        "m" => (Tier::Minute, 1_440),
+        "h" => (Tier::Hour, 1_440),
+        _ => (Tier::Day, 3_660),
+    };
+    match (number.parse::<u16>().map(i64::from), text.ends_with(['m', 'h', 'd'])) {
+        (Ok(n), true) if (1..=most).contains(&n) => Ok(Last { n, unit }),
+        _ => error("last", "it is 1m to 1440m, 1h to 1440h, or 1d to 3660d"),
+    }
+}
+
 /// A date or an RFC 3339 time, as a minute.
 fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i64, QuestionError> {
     let Some(text) = text else { return error(parameter, "it is missing") };
@@ -300,10 +271,13 @@ mod tests {
 
     use super::*;
 
+    /// 2024-01-31T23:59:30Z.
+    const NOW: i64 = 1_706_745_570_000;
+
     /// Reads a query string without escapes.
     fn parse(query: &str) -> Result<Question, QuestionError> {
         let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
-        Question::parse(pairs, &TimeZone::UTC)
+        Question::parse(pairs, NOW, &TimeZone::UTC)
     }
 
     proptest! {
@@ -318,9 +292,9 @@ mod tests {
         ) {
             let range = [("metric", "users"), ("start", &start), ("end", "9999-12-30"), ("granularity", "200d")];
             let pairs = pairs.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-            let _ = Question::parse(pairs.clone(), &TimeZone::UTC);
-            let _ = Question::parse(range.into_iter().chain(pairs), &TimeZone::UTC);
-            if let Ok(question) = Question::parse(range, &TimeZone::UTC) {
+            let _ = Question::parse(pairs.clone(), NOW, &TimeZone::UTC);
+            let _ = Question::parse(range.into_iter().chain(pairs), NOW, &TimeZone::UTC);
+            if let Ok(question) = Question::parse(range, NOW, &TimeZone::UTC) {
                 let minute = minute.rem_euclid(question.end - question.start) + question.start;
                 let bucket = question.bucket(minute, &TimeZone::UTC);
                 prop_assert!(bucket <= minute && minute < bucket + 200 * 24 * 60);
@@ -344,12 +318,28 @@ mod tests {
                 ],
                 start: 28_401_120,
                 end: 28_401_120 + 24 * 60 + 10 * 60 + 30,
+                last: None,
                 granularity: Granularity::Minutes(360),
                 group_by: Some("country".into()),
                 filters: vec![("plan".into(), "pro:x".into())],
                 limit: 3,
             })
         );
+    }
+
+    #[test]
+    fn the_last_units_include_the_present_one() {
+        let minute = |text: &str| text.parse::<Timestamp>().unwrap().as_second() / 60;
+        for (last, start, end) in [
+            ("1m", "2024-01-31T23:59:00Z", "2024-02-01T00:00:00Z"),
+            ("30m", "2024-01-31T23:30:00Z", "2024-02-01T00:00:00Z"),
+            ("24h", "2024-01-31T00:00:00Z", "2024-02-01T00:00:00Z"),
+            ("1d", "2024-01-31T00:00:00Z", "2024-02-01T00:00:00Z"),
+            ("31d", "2024-01-01T00:00:00Z", "2024-02-01T00:00:00Z"),
+        ] {
+            let question = parse(&format!("metric=events&last={last}")).unwrap();
+            assert_eq!((question.start, question.end), (minute(start), minute(end)), "{last}");
+        }
     }
 
     #[test]
@@ -384,6 +374,13 @@ mod tests {
             (&format!("{day}&filter=US"), "filter"),
             (&format!("{day}&filter=a:1&filter=a:2"), "filter"),
             (&format!("{day}&colour=red"), "colour"),
+            (&format!("{day}&last=1d"), "last"),
+            ("metric=events&last=1d&end=2024-01-02", "last"),
+            ("metric=events&last=0d", "last"),
+            ("metric=events&last=9w", "last"),
+            ("metric=events&last=d", "last"),
+            ("metric=events&last=é", "last"),
+            ("metric=events&last=1441m", "last"),
         ] {
             assert_eq!(parse(query).map_err(|error| error.parameter), Err(parameter.to_owned()), "{query}");
         }

@@ -4,11 +4,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_aggregator_core::answer::{Answer, OTHER, Row, TooMuch};
+use catchment_aggregator_core::answer::{Answer, TooMuch};
 use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
+use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::{Memtable, Plan, Question};
 use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::CellKey;
+use catchment_cells::row::{OTHER, Row};
 use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{Cell, ClientId, cube};
 use jiff::Timestamp;
@@ -110,7 +112,7 @@ impl Asked {
 
     fn question(&self) -> Question {
         let query = self.query();
-        Question::parse(query.iter().map(|(name, value)| (*name, value.as_str())), &TimeZone::UTC).unwrap()
+        Question::parse(query.iter().map(|(name, value)| (*name, value.as_str())), 0, &TimeZone::UTC).unwrap()
     }
 
     /// Days count from the first day; minutes and hours from midnight.
@@ -320,12 +322,14 @@ fn counters_become_cells_of_received() {
     counters.add(&client(0), "late", FIRST + 61, 3);
     counters.add(&client(0), "duplicate", FIRST, 5);
     let (mut memtable, mut rows) = (Memtable::default(), Rows::default());
-    memtable.merge_counters(counters.clone());
+    let mut block = CellsBlock::default();
+    add_counters(&mut block, counters);
+    memtable.merge(block.clone());
     rows.flush(&mut memtable);
-    memtable.merge_counters(counters);
+    memtable.merge(block);
     let ask = |query: &str| {
         let query = query.split('&').map(|pair| pair.split_once('=').unwrap());
-        let question = Question::parse(query, &TimeZone::UTC).unwrap();
+        let question = Question::parse(query, 0, &TimeZone::UTC).unwrap();
         let figure =
             |row: Row| (row.bucket - FIRST, row.figures.iter().map(|figure| figure.unwrap().value as u64).collect());
         rows.answer(&memtable, question).into_iter().map(figure).collect::<Vec<(i64, Vec<u64>)>>()
@@ -348,7 +352,8 @@ fn quantiles_come_from_cubes_with_digests() {
     let mut rows = Rows::default();
     rows.flush(&mut memtable);
     let query = "metric=p50:price&metric=avg:price&metric=p95:weight&start=2023-12-30&end=2023-12-31&group_by=page";
-    let question = Question::parse(query.split('&').map(|pair| pair.split_once('=').unwrap()), &TimeZone::UTC).unwrap();
+    let question =
+        Question::parse(query.split('&').map(|pair| pair.split_once('=').unwrap()), 0, &TimeZone::UTC).unwrap();
     let answer = rows.answer(&memtable, question);
     assert_eq!(answer.len(), 1);
     let [median, mean, missing] = answer[0].figures[..] else { panic!("three figures") };

@@ -8,7 +8,8 @@ use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWrite
 use std::time::{Duration, Instant};
 
 use catchment_aggregator_core::answer::{Answer, TooMuch};
-use catchment_aggregator_core::limits::CLIENT_CUBES_MAX;
+use catchment_aggregator_core::limits::{CLIENT_CUBES_MAX, QUESTION_CELLS_MAX};
+use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::{Memtable, Plan};
 use catchment_cells::frame::{self, CellsBlock, CountersBlock};
@@ -22,7 +23,7 @@ use crate::store::{Cursor, Folder, LogRow, LogSize, Store, StoreError};
 /// The log is cut off when that makes it so much smaller, or when it is full.
 const TRUNCATE_BYTES: u64 = 4 << 20;
 /// Cells between two looks at the clock.
-const CELLS_PER_LOOK: u32 = 1_024;
+const CELLS_PER_LOOK: u64 = 1_024;
 
 /// The cubes whose dimensions are the same for every client.
 static FIXED_CUBES: LazyLock<Vec<Cube>> =
@@ -140,8 +141,9 @@ impl Cells {
     pub(crate) fn merge(&self, rows: &[LogRow], blocks: Vec<Blocks>) {
         let mut tables = self.write();
         for (row, blocks) in rows.iter().zip(blocks) {
-            tables.open.merge(blocks.cells);
-            tables.open.merge_counters(blocks.counters);
+            let mut cells = blocks.cells;
+            add_counters(&mut cells, blocks.counters);
+            tables.open.merge(cells);
             // A clock that is ahead says nothing of what we have.
             tables.as_of = tables.as_of.max(Some(blocks.cut_at.min(row.received_at)));
             tables.position = row.position + 1;
@@ -224,10 +226,13 @@ impl Cells {
         let (spans, cube) = (plan.spans.clone(), plan.cube.clone());
         let (start, end) = (plan.question.start, plan.question.end);
         let mut answer = Answer::new(plan);
-        let mut looks = 0u32;
+        let mut cells_read = 0u64;
         let mut add = |bucket, values: &_, cell: &_| {
-            looks = looks.wrapping_add(1);
-            if looks.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= deadline {
+            cells_read += 1;
+            if cells_read > QUESTION_CELLS_MAX {
+                return Err(TooMuch::Cells.into());
+            }
+            if cells_read.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= deadline {
                 return Err(AnswerError::TooLong);
             }
             Ok(answer.add(bucket, values, cell)?)

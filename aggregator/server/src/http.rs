@@ -8,11 +8,11 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use catchment_aggregator_core::answer::Row;
 use catchment_aggregator_core::{Plan, Question, Watched};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::key::Tier;
+use catchment_cells::row::Row;
 use catchment_cells::{ClientId, Estimate, Secret};
 use jiff::Timestamp;
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -103,7 +103,7 @@ async fn metrics_question(
 async fn answer(api: &Arc<Api>, headers: &HeaderMap, parameters: &[(String, String)]) -> Result<String, Problem> {
     let client = authorize(&api.secret, headers)?;
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let question = Question::parse(parameters, &zone()).map_err(|error| Problem {
+    let question = Question::parse(parameters, now_ms(), &zone()).map_err(|error| Problem {
         status: StatusCode::BAD_REQUEST,
         title: "the question can't be understood",
         detail: error.to_string(),

@@ -23,6 +23,11 @@ impl Coupon {
         (bits >> ADDRESS_BITS != 0).then_some(Coupon(bits))
     }
 
+    /// A coupon out of its parts; `None` where the value is 0.
+    pub(super) fn from_parts(address: u32, value: u8) -> Option<Self> {
+        Coupon::from_bits(u32::from(value) << ADDRESS_BITS | address & ((1 << ADDRESS_BITS) - 1))
+    }
+
     /// value · 2²⁶ + address.
     pub(super) fn bits(self) -> u32 {
         self.0

@@ -13,6 +13,8 @@ pub(super) const VALUE_MAX: u8 = 63;
 /// Half the width of the bounds. 1.96 would do for 95 % if the error were normal and its size certain; with 2.1, between 96.0 and
 /// 97.0 % of 4,000 to 20,000 sets of each of 25 sizes from 385 to 10¹² lay within.
 const STANDARD_ERRORS: f64 = 2.1;
+/// Registers that are said one by one: some four bytes each, while all of them packed take 3,072.
+const GROWN_MAX: usize = 768;
 /// Six bits each.
 const PACKED_BYTES: usize = REGISTERS / 4 * 3;
 
@@ -49,6 +51,22 @@ impl Registers {
         for (ours, &theirs) in self.0.iter_mut().zip(other.0.iter()) {
             *ours = theirs.max(*ours);
         }
+    }
+
+    /// The registers that grew since an earlier state, each as a coupon that makes it; `None` where one shrank, or where the whole
+    /// is shorter.
+    pub(super) fn since(&self, earlier: &Registers) -> Option<Vec<Coupon>> {
+        let mut grown = Vec::new();
+        for (address, (&ours, &theirs)) in self.0.iter().zip(earlier.0.iter()).enumerate() {
+            if ours < theirs {
+                return None;
+            }
+            if ours > theirs {
+                grown.push(Coupon::from_parts(address as u32, ours)?);
+            }
+        }
+        grown.sort();
+        (grown.len() <= GROWN_MAX).then_some(grown)
     }
 
     /// Writes six bits each, low bits first.

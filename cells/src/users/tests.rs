@@ -230,3 +230,27 @@ fn bounds_cover_95_percent_of_unions() {
         "{missed} of {unions} missed"
     );
 }
+
+proptest! {
+    /// A state, and what is new since then, make the present state: by way of the bytes that a reader gets.
+    #[test]
+    fn what_is_new_since_makes_the_present_state(before in 0..3_000u64, new in 0..1_500u64) {
+        let mut earlier = Users::default();
+        (0..before).for_each(|user| earlier.insert(Coupon::of(user)));
+        let mut now = earlier.clone();
+        (before..before + new).for_each(|user| now.insert(Coupon::of(user)));
+        if let Some(news) = now.since(&earlier) {
+            let mut bytes = Vec::new();
+            news.encode(&mut bytes);
+            let mut mirrored = earlier.clone();
+            mirrored.merge(&Users::decode(&mut Reader::new(&bytes)).unwrap());
+            prop_assert_eq!(&mirrored, &now);
+        } else {
+            let changes_form = before <= USERS_COUPONS_MAX as u64 && before + new > USERS_COUPONS_MAX as u64;
+            prop_assert!(changes_form || new > 700, "{before} and {new} more");
+        }
+        if new > 0 && before > 0 && (before + new) < USERS_COUPONS_MAX as u64 {
+            prop_assert_eq!(earlier.since(&now), None, "sets only grow");
+        }
+    }
+}

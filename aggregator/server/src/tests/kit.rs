@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use catchment_aggregator_core::answer::Row;
+
 use catchment_aggregator_core::{Plan, Question, Watched};
 use catchment_cells::ack::Ack;
 use catchment_cells::frame::{self, CHAIN_START, CellsBlock, Chain, CountersBlock, FrameDraft, Producer, Sealed};
+use catchment_cells::row::Row;
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret, cube};
 use catchment_link::Arrival;
@@ -205,7 +206,7 @@ impl Aggregator {
 /// The rows that answer a question, written as a query string without escapes.
 pub(crate) fn ask(cells: &Cells, client: &ClientId, query: &str) -> Vec<Row> {
     let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
-    let question = Question::parse(parameters, &zone()).unwrap();
+    let question = Question::parse(parameters, 0, &zone()).unwrap();
     let plan = Plan::new(question, &cells.cubes(client), &zone()).unwrap();
     cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap().0.rows().unwrap()
 }
