@@ -1,4 +1,4 @@
-//! What is built: the programs by one cargo command, then the Worker, in a profile of its own.
+//! What is built: the programs by one cargo command, the SDK, then the Worker, in a profile of its own.
 
 use std::process::Command;
 
@@ -15,8 +15,17 @@ pub(crate) fn programs(features: &[&str]) -> Result<(), String> {
     Step::begin("build relay, aggregator and harness").run(build)
 }
 
-/// The Worker, in `target/edge`.
+/// The SDK, in `target/sdk`: checked, then bundled.
+pub(crate) fn sdk() -> Result<(), String> {
+    let mut check = command(".tools/node/node_modules/.bin/tsc", &[]);
+    check.args(["--project", "sdk"]);
+    Step::begin("check the SDK's types").run(check)?;
+    Step::begin("bundle the SDK").run(command("node", &["sdk/build.mjs"]))
+}
+
+/// The Worker, in `target/edge`, with the SDK that it serves.
 pub(crate) fn edge() -> Result<(), String> {
+    sdk()?;
     let worker = ["-p", "catchment-edge-worker", "--profile", "wasm", "--target", "wasm32-unknown-unknown"];
     let mut build = cargo(&["build"]);
     build.args(worker);
@@ -24,7 +33,8 @@ pub(crate) fn edge() -> Result<(), String> {
     let bundle = root().join("target/debug/catchment-edge-bundle");
     let wasm = root().join("target/wasm32-unknown-unknown/wasm/catchment_edge_worker.wasm");
     let mut bundle = command(&bundle.to_string_lossy(), &[]);
-    bundle.arg("--wasm").arg(wasm).arg("--out").arg(root().join("target/edge"));
+    bundle.arg("--wasm").arg(wasm).arg("--sdk").arg(root().join("target/sdk"));
+    bundle.arg("--out").arg(root().join("target/edge"));
     Step::begin("bundle the Worker").run(bundle)
 }
 

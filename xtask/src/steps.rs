@@ -51,7 +51,7 @@ impl Step {
 /// Why a program doesn't start, and what gives it.
 pub(crate) fn missing(program: &str, error: std::io::Error) -> String {
     let remedy = match Path::new(program).file_name().and_then(|name| name.to_str()).unwrap_or(program) {
-        "npm" => "install Node.js 20 or newer with npm (https://nodejs.org)",
+        "npm" | "node" => "install Node.js 20 or newer with npm (https://nodejs.org)",
         "rustup" => "install it from https://rustup.rs",
         "cc" => "install build-essential (or your system's C compiler)",
         _ => "install it",

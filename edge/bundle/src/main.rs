@@ -1,15 +1,19 @@
-//! Turns the Worker's .wasm into what workerd loads: JS modules, the .wasm, and a config.
+//! Turns the Worker's .wasm and the SDK's scripts into what workerd loads: JS modules, the .wasm, and a config.
 //!
-//! `catchment-edge-bundle --wasm FILE --out DIR`
+//! `catchment-edge-bundle --wasm FILE --sdk DIR --out DIR`
 
-use std::path::{Path, PathBuf};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::Path;
 use std::process::ExitCode;
 use std::{env, error, fs};
 
+use serde_json::{Value, json};
 use wasm_bindgen_cli_support::Bindgen;
 
 /// Exports what workerd looks for: `fetch` and the class of the shards.
 const ENTRY: &str = include_str!("worker.js");
+/// Answers for the SDK's scripts.
+const SCRIPTS: &str = include_str!("scripts.js");
 /// One workerd: Worker, shards, their folder.
 const CONFIG: &str = include_str!("workerd.capnp");
 /// Where in it the modules stand that crates bring along.
@@ -19,15 +23,12 @@ const STEM: &str = "catchment";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
-    let [wasm_flag, wasm, out_flag, out] = &arguments[..] else {
-        eprintln!("usage: catchment-edge-bundle --wasm FILE --out DIR");
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let ["--wasm", wasm, "--sdk", sdk, "--out", out] = arguments[..] else {
+        eprintln!("usage: catchment-edge-bundle --wasm FILE --sdk DIR --out DIR");
         return ExitCode::from(2);
     };
-    if wasm_flag != "--wasm" || out_flag != "--out" {
-        eprintln!("usage: catchment-edge-bundle --wasm FILE --out DIR");
-        return ExitCode::from(2);
-    }
-    match bundle(Path::new(wasm), &PathBuf::from(out)) {
+    match bundle(Path::new(wasm), Path::new(sdk), Path::new(out)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("the Worker can't be bundled: {error}");
@@ -36,7 +37,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn bundle(wasm: &Path, out: &Path) -> Result<(), Box<dyn error::Error>> {
+fn bundle(wasm: &Path, sdk: &Path, out: &Path) -> Result<(), Box<dyn error::Error>> {
     if !wasm.is_file() {
         return Err(format!("{} is not there", wasm.display()).into());
     }
@@ -52,9 +53,32 @@ fn bundle(wasm: &Path, out: &Path) -> Result<(), Box<dyn error::Error>> {
     if snippets.exists() {
         list_modules(out, &snippets, &mut modules)?;
     }
+    fs::write(out.join("sdk.js"), scripts(sdk)?)?;
+    fs::write(out.join("scripts.js"), SCRIPTS)?;
     fs::write(out.join("worker.js"), ENTRY)?;
     fs::write(out.join("workerd.capnp"), CONFIG.replace(SNIPPETS, &modules))?;
     Ok(())
+}
+
+/// A module with the SDK's scripts for browsers, those that are called `catchment…`: `{"/path": {text, tag}}`, where the tag
+/// changes with the text.
+fn scripts(sdk: &Path) -> Result<String, Box<dyn error::Error>> {
+    let mut scripts = serde_json::Map::new();
+    for entry in fs::read_dir(sdk).map_err(|error| format!("{}: {error}", sdk.display()))? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with("catchment") && name.ends_with(".js") {
+            let text = fs::read_to_string(&path)?;
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            let tag = format!("{:016x}", hasher.finish());
+            scripts.insert(format!("/{name}"), json!({"text": text, "tag": tag}));
+        }
+    }
+    if scripts.is_empty() {
+        return Err(format!("{} has no script", sdk.display()).into());
+    }
+    Ok(format!("export default {};\n", Value::Object(scripts)))
 }
 
 /// Writes a module of the config for each file of a folder, with its path in `out` as its name.

@@ -16,6 +16,8 @@ const config :Workerd.Config = (
 const edge :Workerd.Worker = (
   modules = [
     (name = "worker.js", esModule = embed "worker.js"),
+    (name = "scripts.js", esModule = embed "scripts.js"),
+    (name = "sdk.js", esModule = embed "sdk.js"),
     (name = "catchment_bg.js", esModule = embed "catchment_bg.js"),
     (name = "catchment_bg.wasm", wasm = embed "catchment_bg.wasm"),
     # snippets

@@ -156,7 +156,9 @@ pub(crate) fn json(status: u16, headers: &[(&str, &str)], value: &impl Serialize
 
 fn respond(status: u16, given: &[(&str, &str)], body: Vec<u8>) -> Response {
     let headers = Headers::new();
-    for (name, value) in given.iter().copied().chain([("access-control-allow-origin", "*")]) {
+    // Any page may read an answer, and when to try again.
+    let open = [("access-control-allow-origin", "*"), ("access-control-expose-headers", "retry-after")];
+    for (name, value) in given.iter().copied().chain(open) {
         // Fails on names and values that are no header's; these are.
         let _ = headers.set(name, value);
     }

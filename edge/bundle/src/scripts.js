@@ -1,0 +1,26 @@
+// The SDK's scripts, answered for before Wasm is asked.
+import scripts from "./sdk.js";
+
+/** How long a browser may keep a script without asking: it bounds how long an old epoch is still written into routes. */
+const MAX_AGE_S = 3600;
+
+/** The answer, or nothing where the request is for something else. */
+export function answer(request, env) {
+  const script = scripts[new URL(request.url).pathname];
+  if (!script || (request.method !== "GET" && request.method !== "HEAD")) return;
+  const { epoch } = JSON.parse(env.PLACEMENT);
+  const headers = new Headers({
+    "access-control-allow-origin": "*",
+    "cache-control": `public, max-age=${MAX_AGE_S}`,
+    "cross-origin-resource-policy": "cross-origin",
+    etag: `W/"${script.tag}-${epoch}"`,
+    vary: "accept-encoding",
+  });
+  if (request.headers.get("if-none-match")?.includes(headers.get("etag"))) return new Response(null, { status: 304, headers });
+  headers.set("content-type", "text/javascript; charset=utf-8");
+  // The runtime compresses what says that it is.
+  const accepted = request.headers.get("accept-encoding") ?? "";
+  const encoding = ["br", "gzip"].find((name) => accepted.includes(name));
+  if (encoding) headers.set("content-encoding", encoding);
+  return new Response(request.method === "HEAD" ? null : script.text.replace("__EPOCH__", epoch), { headers });
+}

@@ -1,0 +1,26 @@
+// Bundles the SDK into target/sdk, and fails where a file has outgrown its budget. Run by `cargo xtask build`.
+import { copyFileSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { brotliCompressSync } from "node:zlib";
+
+const path = (relative) => new URL(relative, import.meta.url).pathname;
+const { buildSync } = createRequire(path("../.tools/node/package.json"))("esbuild");
+const out = path("../target/sdk");
+
+/** Bytes, compressed by brotli, that a file may have. */
+const BUDGETS = { "catchment.js": 2_400, "catchment-auto.js": 1_100 };
+
+const common = { bundle: true, minify: true, target: "es2020", legalComments: "none", logLevel: "warning" };
+buildSync({ ...common, entryPoints: [path("src/script.ts")], outfile: `${out}/catchment.js`, format: "iife" });
+buildSync({ ...common, entryPoints: [path("src/auto.ts")], outfile: `${out}/catchment-auto.js`, format: "esm" });
+// For other people's bundlers, which minify: one file for each part, the extras apart.
+buildSync({ ...common, minify: false, entryPoints: [path("src/index.ts")], outdir: out, format: "esm", splitting: true });
+for (const file of ["package.json", "README.md"]) copyFileSync(path(file), `${out}/${file}`);
+for (const file of ["LICENSE-APACHE", "LICENSE-MIT"]) copyFileSync(path(`../${file}`), `${out}/${file}`);
+
+for (const [name, budget] of Object.entries(BUDGETS)) {
+  const bytes = readFileSync(`${out}/${name}`);
+  const brotli = brotliCompressSync(bytes).length;
+  console.log(`  ${name}: ${bytes.length} bytes minified, ${brotli} brotli (at most ${budget})`);
+  if (brotli > budget) process.exitCode = 1;
+}
