@@ -1,11 +1,12 @@
 //! `cargo xtask test`: format, lints, documentation, then all tests, against the real processes.
 
-use std::env;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
+use std::{env, fs};
 
 use crate::builds::{self, native};
-use crate::steps::{Step, cargo, works};
+use crate::steps::{Step, cargo, command, root, works};
 use crate::tools;
 
 /// The aggregator that tests run can be told where to die. Cargo keeps what it built with a feature and without, and
@@ -14,15 +15,24 @@ const CRASH_POINTS: [&str; 2] = ["--features", "catchment-aggregator/crash-point
 /// Kills at random instants of a replay: in full, and every day.
 const KILLS: &str = "150";
 const KILLS_FAST: &str = "12";
+const NO_CHROMIUM: &str =
+    "browser tests are skipped: Chromium is missing; `cargo xtask test --install` installs it by apt";
 
 /// Runs every check; stops at the first that fails.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
-    let fast = match args {
-        [] => false,
-        [flag] if flag == "--fast" => true,
-        _ => return Err("usage: cargo xtask test [--fast]".into()),
-    };
+    let (mut fast, mut install) = (false, false);
+    for arg in args {
+        match arg.as_str() {
+            "--fast" => fast = true,
+            "--install" => install = true,
+            _ => return Err("usage: cargo xtask test [--fast] [--install]".into()),
+        }
+    }
     let started = Instant::now();
+    let chromium = tools::chromium(install)?;
+    if chromium.is_none() {
+        Step::say(NO_CHROMIUM);
+    }
     tools::compiler()?;
     tools::wasm_target()?;
     Step::begin("check the format").run(cargo(&["fmt", "--all", "--check"]))?;
@@ -52,6 +62,27 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
         None => Step::say("python3 with venv is missing: the cross-check with Python's datasketches is skipped"),
     }
     Step::begin("test").run(tests)?;
+    match chromium {
+        Some(chromium) => browser(&chromium)?,
+        None => Step::say(NO_CHROMIUM),
+    }
     eprintln!("all passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
+}
+
+/// The SDK and the dashboard in a real Chromium, against the real processes.
+fn browser(chromium: &Path) -> Result<(), String> {
+    let folder = root().join("tests/browser");
+    let read = |error| format!("{} can't be read: {error}.", folder.display());
+    let mut files = Vec::new();
+    for entry in fs::read_dir(&folder).map_err(read)? {
+        let path = entry.map_err(read)?.path();
+        if path.to_string_lossy().ends_with(".test.mjs") {
+            files.push(path);
+        }
+    }
+    files.sort();
+    let mut node = command("node", &["--test", "--test-reporter=spec", "--test-concurrency=1"]);
+    node.args(files).env("CATCHMENT_CHROMIUM", chromium);
+    Step::begin("test in a browser").run(node)
 }

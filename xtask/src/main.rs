@@ -15,7 +15,7 @@ use steps::{Step, root};
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask build
-       cargo xtask test [--fast]";
+       cargo xtask test [--fast] [--install]";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);

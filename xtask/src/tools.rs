@@ -1,9 +1,10 @@
 //! What a build needs beyond cargo: looked for, and fetched into `.tools` or by rustup where it is missing.
 
-use std::fs;
+use std::ffi::OsStr;
 use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{Command, Stdio};
+use std::{env, fs};
 
 use crate::steps::{Step, command, missing, root, works};
 
@@ -16,6 +17,9 @@ const NODE_PACKAGES: [&str; 5] =
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
+
+/// What Chromium is called.
+const CHROMIUMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
 /// A C compiler, which links everything.
 pub(crate) fn compiler() -> Result<(), String> {
@@ -97,6 +101,45 @@ pub(crate) fn python() -> Option<PathBuf> {
     let made = works(venv) && works(command(&home.join("bin/pip").to_string_lossy(), &["install", DATASKETCHES]));
     step.end();
     (made && has(&python)).then_some(python)
+}
+
+/// Chromium: `CATCHMENT_CHROMIUM`, or what the system has, or else Debian's if it may be installed; `None` where it may not.
+pub(crate) fn chromium(install: bool) -> Result<Option<PathBuf>, String> {
+    if let Some(named) = env::var_os("CATCHMENT_CHROMIUM") {
+        return match runs(&named) {
+            true => Ok(Some(named.into())),
+            false => Err(format!("CATCHMENT_CHROMIUM doesn't run: {}.", named.display())),
+        };
+    }
+    let path = env::var_os("PATH").unwrap_or_default();
+    let places = || env::split_paths(&path).flat_map(|folder| CHROMIUMS.map(|name| folder.join(name)));
+    let found = || places().find(|place| place.is_file() && runs(place.as_os_str()));
+    if let Some(found) = found() {
+        return Ok(Some(found));
+    }
+    if !install {
+        return Ok(None);
+    }
+    if !runs("apt-get".as_ref()) {
+        return Err(
+            "Chromium is missing, and so is apt-get: install Chromium, or name it in CATCHMENT_CHROMIUM.".into()
+        );
+    }
+    Step::begin("look for packages by apt").run(apt(&["update"]))?;
+    Step::begin("install Chromium by apt").run(apt(&["install", "--yes", "--no-install-recommends", "chromium"]))?;
+    found().map(Some).ok_or_else(|| "Chromium is installed, but doesn't run: try `chromium --version`.".into())
+}
+
+fn runs(program: &OsStr) -> bool {
+    works(command(&program.to_string_lossy(), &["--version"]))
+}
+
+/// apt-get that asks nothing, through sudo for who isn't root and has it.
+fn apt(args: &[&str]) -> Command {
+    let root = command("id", &["-u"]).output().is_ok_and(|out| out.stdout.trim_ascii() == b"0");
+    let sudo = if !root && works(command("sudo", &["--version"])) { &["sudo"][..] } else { &[] };
+    let words = [sudo, &["env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "--quiet=2"], args].concat();
+    command(words[0], &words[1..])
 }
 
 /// Fills a folder under another name first: an install that is cut off leaves nothing that looks whole.
