@@ -124,6 +124,18 @@ impl Plan {
         Ok(Plan { question, cube, spans, zone: zone.clone() })
     }
 
+    /// The plan of the same question at another time: a question of the last so many units has moved.
+    pub fn at(&self, now: i64) -> Plan {
+        let mut plan = self.clone();
+        let question = &mut plan.question;
+        if let Some(last) = question.last {
+            (question.start, question.end) = last.range(now, &self.zone);
+            plan.spans.clear();
+            cover(question.granularity.tier(), question.start, question.end, &self.zone, &mut plan.spans);
+        }
+        plan
+    }
+
     /// The coarsest tier that the answer is read from.
     pub fn tier(&self) -> Tier {
         self.spans.iter().map(|span| span.tier).max().unwrap_or(Tier::Minute)

@@ -3,7 +3,7 @@
 //! A frame's cells are in exactly one of three places: the open memtable, the frozen one that a flush is writing, or the
 //! store. Which is decided under one lock, so that a question counts each once whatever a flush does meanwhile.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, LazyLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
@@ -13,15 +13,19 @@ use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::{Memtable, Plan};
 use catchment_cells::frame::{self, CellsBlock, CountersBlock};
-use catchment_cells::{ClientId, Secret, cube};
+use catchment_cells::key::Values;
+use catchment_cells::{Cell, ClientId, Secret, cube};
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::config::Limits;
+use crate::live::Feed;
 use crate::store::{Cursor, Folder, LogRow, LogSize, Store, StoreError};
 
 /// The log is cut off when that makes it so much smaller, or when it is full.
 const TRUNCATE_BYTES: u64 = 4 << 20;
+/// Names of measures that are told at most.
+const MEASURES_MAX: usize = 1_000;
 /// Cells between two looks at the clock.
 const CELLS_PER_LOOK: u64 = 1_024;
 
@@ -34,6 +38,7 @@ pub(crate) struct Cells {
     store: Store,
     limits: Limits,
     tables: RwLock<Tables>,
+    feed: Arc<Feed>,
 }
 
 struct Tables {
@@ -74,6 +79,16 @@ pub(crate) enum CubeError {
     TooMany,
 }
 
+/// An answer, and what it is made of.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub answer: Answer,
+    /// The log position before which every frame is in it.
+    pub position: u64,
+    /// When the newest frame that we have, of any client, was cut, in ms.
+    pub as_of: Option<i64>,
+}
+
 /// Why a question has no answer.
 #[derive(Debug, Error)]
 pub(crate) enum AnswerError {
@@ -86,8 +101,14 @@ pub(crate) enum AnswerError {
 }
 
 impl Cells {
-    /// Opens the cells over a store: whatever the log holds beyond the last flush is read again.
-    pub(crate) fn open(store: Store, limits: Limits, secret: &Secret, forwards: bool) -> Result<Cells, StoreError> {
+    /// Opens the cells over a store: whatever the log holds beyond the last flush is read again. New cells go to the feed.
+    pub(crate) fn open(
+        store: Store,
+        limits: Limits,
+        secret: &Secret,
+        forwards: bool,
+        feed: Arc<Feed>,
+    ) -> Result<Cells, StoreError> {
         let flushed = store.cursor(Cursor::Flushed)?;
         let kept_from = if forwards { flushed.min(store.cursor(Cursor::Forwarded)?) } else { flushed };
         let mut cubes: HashMap<ClientId, Vec<Cube>> = HashMap::new();
@@ -103,7 +124,7 @@ impl Cells {
             as_of: store.newest_cut_at()?,
             cubes,
         };
-        let cells = Cells { store, limits, tables: RwLock::new(tables) };
+        let cells = Cells { store, limits, tables: RwLock::new(tables), feed };
         let mut folder = Folder::default();
         for row in cells.store.rows(kept_from) {
             let row = row?;
@@ -143,6 +164,8 @@ impl Cells {
         for (row, blocks) in rows.iter().zip(blocks) {
             let mut cells = blocks.cells;
             add_counters(&mut cells, blocks.counters);
+            // Under the same lock as the position: a view that starts meanwhile has these cells or gets them, never both.
+            self.feed.take(row.position, blocks.cut_at.min(row.received_at), &cells);
             tables.open.merge(cells);
             // A clock that is ahead says nothing of what we have.
             tables.as_of = tables.as_of.max(Some(blocks.cut_at.min(row.received_at)));
@@ -216,18 +239,50 @@ impl Cells {
         self.read().cubes.get(client).cloned().unwrap_or_default()
     }
 
-    /// Answers a planned question of a client, and says when the newest frame that we have, of any client, was cut.
+    /// Answers a planned question of a client: `answer` has no cells yet.
     pub(crate) fn answer(
+        &self,
+        client: &ClientId,
+        mut answer: Answer,
+        deadline: Instant,
+    ) -> Result<Answered, AnswerError> {
+        let plan = answer.plan().clone();
+        let (position, as_of) =
+            self.visit(client, &plan, deadline, |bucket, values, cell| Ok(answer.add(bucket, values, cell)?))?;
+        Ok(Answered { answer, position, as_of })
+    }
+
+    /// The names of the measures that the cells of a plan have.
+    pub(crate) fn measures(
         &self,
         client: &ClientId,
         plan: Plan,
         deadline: Instant,
-    ) -> Result<(Answer, Option<i64>), AnswerError> {
-        let (spans, cube) = (plan.spans.clone(), plan.cube.clone());
+    ) -> Result<BTreeSet<Box<str>>, AnswerError> {
+        let mut names = BTreeSet::new();
+        self.visit(client, &plan, deadline, |_, _, cell| {
+            for name in cell.measures.keys() {
+                if !names.contains(name) && names.len() < MEASURES_MAX {
+                    names.insert(name.clone());
+                }
+            }
+            Ok(())
+        })?;
+        Ok(names)
+    }
+
+    /// Visits each cell of a plan once, with its bucket and values, and says up to which log position these are and when
+    /// the newest frame that we have, of any client, was cut.
+    fn visit(
+        &self,
+        client: &ClientId,
+        plan: &Plan,
+        deadline: Instant,
+        mut visit: impl FnMut(i64, &Values, &Cell) -> Result<(), AnswerError>,
+    ) -> Result<(u64, Option<i64>), AnswerError> {
         let (start, end) = (plan.question.start, plan.question.end);
-        let mut answer = Answer::new(plan);
         let mut cells_read = 0u64;
-        let mut add = |bucket, values: &_, cell: &_| {
+        let mut visit = |bucket, values: &_, cell: &_| {
             cells_read += 1;
             if cells_read > QUESTION_CELLS_MAX {
                 return Err(TooMuch::Cells.into());
@@ -235,26 +290,26 @@ impl Cells {
             if cells_read.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= deadline {
                 return Err(AnswerError::TooLong);
             }
-            Ok(answer.add(bucket, values, cell)?)
+            visit(bucket, values, cell)
         };
-        let (frozen, snapshot, as_of) = {
+        let (frozen, snapshot, position, as_of) = {
             let tables = self.read();
-            for (minute, values, cell) in tables.open.scan(client, &cube.name, start, end) {
-                add(minute, values, cell)?;
+            for (minute, values, cell) in tables.open.scan(client, &plan.cube.name, start, end) {
+                visit(minute, values, cell)?;
             }
-            (tables.frozen.clone(), self.store.snapshot(), tables.as_of)
+            (tables.frozen.clone(), self.store.snapshot(), tables.position, tables.as_of)
         };
         if let Some(frozen) = &frozen {
-            for (minute, values, cell) in frozen.memtable.scan(client, &cube.name, start, end) {
-                add(minute, values, cell)?;
+            for (minute, values, cell) in frozen.memtable.scan(client, &plan.cube.name, start, end) {
+                visit(minute, values, cell)?;
             }
         }
-        // The snapshot may hold the frozen memtable's run already, or not: those cells were just added.
+        // The snapshot may hold the frozen memtable's run already, or not: those cells were just visited.
         let without_run = frozen.map(|frozen| frozen.run);
-        for span in spans {
-            snapshot.scan(client, &cube, span, without_run, &mut add)?;
+        for span in &plan.spans {
+            snapshot.scan(client, &plan.cube, *span, without_run, &mut visit)?;
         }
-        Ok((answer, as_of))
+        Ok((position, as_of))
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Tables> {

@@ -31,6 +31,8 @@ pub(crate) struct Config {
     pub tls: Tls,
     /// Whom frames are passed on to.
     pub upstream: Option<Upstream>,
+    /// The folder of the built dashboard; without one, none is served.
+    pub dashboard: Option<PathBuf>,
     /// How much is kept where.
     #[serde(default)]
     pub store: Limits,
@@ -90,7 +92,7 @@ impl Config {
             message: error.message().replace('\n', " "),
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in [&mut config.data, &mut config.secret_file] {
+        for path in [&mut config.data, &mut config.secret_file].into_iter().chain(&mut config.dashboard) {
             *path = folder.join(&path);
         }
         config.tls = config.tls.in_folder(folder);

@@ -10,6 +10,7 @@ mod http;
 mod ingest;
 mod keeper;
 mod keys;
+mod live;
 mod metrics;
 mod server;
 mod store;

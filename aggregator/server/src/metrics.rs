@@ -78,3 +78,14 @@ pub(crate) fn set_parked(frames: u64, bytes: u64) {
     gauge!("catchment_parked_frames").set(frames as f64);
     gauge!("catchment_parked_bytes").set(bytes as f64);
 }
+
+/// So many live views are open, with so many readers in all.
+pub(crate) fn set_live(views: usize, readers: usize) {
+    gauge!("catchment_live_views").set(views as f64);
+    gauge!("catchment_live_readers").set(readers as f64);
+}
+
+/// Bytes went to a reader of live views.
+pub(crate) fn count_live_bytes(bytes: usize) {
+    counter!("catchment_live_sent_bytes_total").increment(bytes as u64);
+}

@@ -8,12 +8,14 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
+use axum::serve::ListenerExt;
 use catchment_aggregator_core::Watched;
 use catchment_link::{Client, InvalidAddress, ServeError, ServerTls, TlsError};
 use metrics_exporter_prometheus::PrometheusHandle;
 use serde_json::json;
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tracing::info;
@@ -22,9 +24,11 @@ use crate::cells::Cells;
 use crate::config::{Config, ConfigError};
 use crate::forward::Forwarder;
 use crate::health::Health;
+use crate::http::dashboard::{Dashboard, DashboardError};
 use crate::http::{self, Api};
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
+use crate::live::{Feed, Hub, Live};
 use crate::metrics;
 use crate::store::{Cursor, Store, StoreError};
 
@@ -45,6 +49,9 @@ pub(crate) struct Server {
     writer: Writer,
     keeper: Keeper,
     forwarder: Option<Forwarder>,
+    hub: Hub,
+    live: Live,
+    stop: watch::Sender<bool>,
 }
 
 /// Why an aggregator doesn't start.
@@ -65,6 +72,8 @@ pub(crate) enum StartError {
          or central its own events"
     )]
     UpstreamTooLate,
+    #[error(transparent)]
+    Dashboard(#[from] DashboardError),
     #[error("metrics can't be recorded: {0}")]
     Metrics(String),
 }
@@ -95,7 +104,10 @@ impl Server {
         let link_address = link.local_addr().map_err(listen)?;
 
         let store = Store::open(&config.data)?;
-        let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, config.upstream.is_some())?);
+        let dashboard = config.dashboard.as_deref().map(Dashboard::read).transpose()?.unwrap_or_default();
+        let (feed, events) = Feed::new();
+        let forwards = config.upstream.is_some();
+        let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, forwards, feed.clone())?);
         let watched = Arc::new(Mutex::new(Watched::default()));
         let appended = Arc::new(Notify::new());
         let health = Arc::new(Health::default());
@@ -115,9 +127,38 @@ impl Server {
         let home = (!config.central).then_some(config.region);
         let writer = Writer::new(cells.clone(), secret.clone(), home, watched.clone(), appended)?;
         let keeper = Keeper::new(cells.clone(), cursor, health.clone());
-        let router = http::router(Arc::new(Api::new(cells, secret, watched, health.clone(), prometheus.clone())));
+        let live = Live::new(&feed);
+        let hub = Hub::new(cells.clone(), feed, watched.clone(), events, Handle::current());
+        let (stop, stopping) = watch::channel(false);
+        let api = Api {
+            cells,
+            secret,
+            watched,
+            live: live.clone(),
+            dashboard,
+            health: health.clone(),
+            prometheus: prometheus.clone(),
+            stopping,
+            questions: Api::questions(),
+            sockets: Api::sockets(),
+        };
+        let router = http::router(Arc::new(api));
         let addresses = (http_address, link_address);
-        Ok(Server { http, link, addresses, tls, router, prometheus, health, writer, keeper, forwarder })
+        Ok(Server {
+            http,
+            link,
+            addresses,
+            tls,
+            router,
+            prometheus,
+            health,
+            writer,
+            keeper,
+            forwarder,
+            hub,
+            live,
+            stop,
+        })
     }
 
     /// The line that tells a supervisor that frames and questions are taken, and where.
@@ -129,8 +170,9 @@ impl Server {
     /// Runs until the shutdown, or until a part fails: then all of it does, visibly, and whoever supervises it starts it
     /// again.
     pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Server { http, link, tls, router, prometheus, health, writer, keeper, forwarder, .. } = self;
-        let (stop, stopping) = watch::channel(false);
+        let Server { http, link, tls, router, prometheus, health, writer, keeper, forwarder, hub, live, stop, .. } =
+            self;
+        let stopping = stop.subscribe();
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             // An error says that the sender is gone, which is a stop too.
             let _ = stopping.wait_for(|stop| *stop).await;
@@ -142,6 +184,7 @@ impl Server {
             let stop = keeper_stop.clone();
             spawn_part("keeper", move || keeper.run(&stop))
         };
+        let mut hub = spawn_part("live", move || hub.run());
         let mut forwarder = tokio::spawn(async move {
             match forwarder {
                 Some(forwarder) => forwarder.run().await,
@@ -149,6 +192,8 @@ impl Server {
             }
         });
         let mut link = tokio::spawn(catchment_link::serve(link, tls, arrivals, stopped(stopping.clone())));
+        // Small messages are to be seen at once.
+        let http = http.tap_io(|stream| _ = stream.set_nodelay(true));
         let server = axum::serve(http, router).with_graceful_shutdown(stopped(stopping));
         let mut http = tokio::spawn(server.into_future());
 
@@ -156,6 +201,7 @@ impl Server {
             () = shutdown => Ok(()),
             ended = &mut writer => Err(part_error("writer", ended)),
             ended = &mut keeper => Err(part_error("keeper", ended)),
+            ended = &mut hub => Err(part_error("live", ended)),
             ended = &mut forwarder => Err(part_error("forwarder", ended)),
             ended = &mut link => match ended {
                 Ok(Err(error)) => Err(error.into()),
@@ -178,6 +224,8 @@ impl Server {
         keeper_stop.store(true, Ordering::Relaxed);
         let _ = keeper.await;
         let _ = timeout(DRAIN_MAX, http).await;
+        live.stop();
+        let _ = hub.await;
         Ok(())
     }
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use catchment_aggregator_core::{Plan, Question, Watched};
+use catchment_aggregator_core::{Answer, Plan, Question, Watched};
 use catchment_cells::ack::Ack;
 use catchment_cells::frame::{self, CHAIN_START, CellsBlock, Chain, CountersBlock, FrameDraft, Producer, Sealed};
 use catchment_cells::row::Row;
@@ -21,6 +21,7 @@ use crate::config::Limits;
 use crate::health::Health;
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
+use crate::live::Feed;
 use crate::store::Store;
 
 /// 2024-01-01T00:00Z, as a minute.
@@ -161,7 +162,7 @@ impl Aggregator {
     /// With bounds, and a cursor of what central has.
     pub(crate) fn with(folder: impl AsRef<Path>, limits: Limits, forwarded: Option<Arc<AtomicU64>>) -> Aggregator {
         let store = Store::open(folder.as_ref()).unwrap();
-        let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some()).unwrap());
+        let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), Feed::new().0).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
         let writer = Writer::new(cells.clone(), secret(), home, watched.clone(), appended).unwrap();
@@ -208,7 +209,7 @@ pub(crate) fn ask(cells: &Cells, client: &ClientId, query: &str) -> Vec<Row> {
     let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
     let question = Question::parse(parameters, 0, &zone()).unwrap();
     let plan = Plan::new(question, &cells.cubes(client), &zone()).unwrap();
-    cells.answer(client, plan, Instant::now() + Duration::from_secs(60)).unwrap().0.rows().unwrap()
+    cells.answer(client, Answer::new(plan), Instant::now() + Duration::from_secs(60)).unwrap().answer.rows().unwrap()
 }
 
 /// The client's events near [`DAY`].

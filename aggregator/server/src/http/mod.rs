@@ -1,0 +1,81 @@
+//! What is served over HTTP: questions, live views, health, and the dashboard's files. The one place that knows status codes.
+
+pub(crate) mod dashboard;
+mod live;
+mod problem;
+mod questions;
+
+use std::sync::{Arc, Mutex};
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use catchment_aggregator_core::Watched;
+use catchment_cells::Secret;
+use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::{Semaphore, watch};
+
+use crate::cells::Cells;
+use crate::health::Health;
+use crate::http::dashboard::Dashboard;
+use crate::live::Live;
+
+/// Questions that are worked on at a time.
+const QUESTIONS_MAX: usize = 4;
+/// WebSockets that may be open at a time.
+const SOCKETS_MAX: usize = 10_000;
+
+/// What requests are answered from.
+pub(crate) struct Api {
+    pub cells: Arc<Cells>,
+    pub secret: Secret,
+    pub watched: Arc<Mutex<Watched>>,
+    pub live: Live,
+    pub dashboard: Dashboard,
+    pub health: Arc<Health>,
+    pub prometheus: PrometheusHandle,
+    /// Whether the process is to end.
+    pub stopping: watch::Receiver<bool>,
+    /// A permit is a question at work.
+    pub questions: Arc<Semaphore>,
+    /// A permit is an open WebSocket.
+    pub sockets: Arc<Semaphore>,
+}
+
+impl Api {
+    /// As many questions as may be worked on at a time.
+    pub(crate) fn questions() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(QUESTIONS_MAX))
+    }
+
+    /// As many WebSockets as may be open at a time.
+    pub(crate) fn sockets() -> Arc<Semaphore> {
+        Arc::new(Semaphore::new(SOCKETS_MAX))
+    }
+}
+
+/// The routes.
+pub(crate) fn router(api: Arc<Api>) -> Router {
+    Router::new()
+        .route("/api/v1/metrics", get(questions::metrics))
+        .route("/api/v1/measures", get(questions::measures))
+        .route("/api/v1/live", get(live::upgrade))
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(prometheus))
+        .fallback(dashboard::file)
+        .with_state(api)
+}
+
+async fn readyz(State(api): State<Arc<Api>>) -> Response {
+    match api.health.problem() {
+        None => "ready\n".into_response(),
+        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+    }
+}
+
+async fn prometheus(State(api): State<Arc<Api>>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.prometheus.render())
+}

@@ -1,0 +1,112 @@
+//! Refusals: RFC 9457.
+
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use catchment_aggregator_core::question::QuestionError;
+use catchment_cells::limits::NAME_BYTES_MAX;
+use serde_json::json;
+use tracing::error;
+
+use crate::cells::AnswerError;
+use crate::live::LiveError;
+
+/// A refusal: RFC 9457.
+#[derive(Debug)]
+pub(crate) struct Problem {
+    pub status: StatusCode,
+    pub title: &'static str,
+    pub detail: String,
+    /// The parameter that is wrong.
+    pub parameter: Option<String>,
+}
+
+impl Problem {
+    /// A refusal that no one parameter is at fault for.
+    pub(crate) fn new(status: StatusCode, title: &'static str, detail: impl ToString) -> Problem {
+        Problem { status, title, detail: detail.to_string(), parameter: None }
+    }
+
+    /// A parameter that is wrong.
+    pub(crate) fn parameter(name: &str, problem: &str) -> Problem {
+        QuestionError { parameter: name.chars().take(NAME_BYTES_MAX).collect(), problem: problem.into() }.into()
+    }
+
+    /// No read key, or not this deployment's.
+    pub(crate) fn unauthorized(detail: impl ToString) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, "no valid read key", detail)
+    }
+
+    /// Too much else is going on.
+    pub(crate) fn busy(detail: &str) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    }
+
+    /// Whoever asked is not at fault.
+    pub(crate) fn ours(detail: &str) -> Problem {
+        Problem::new(StatusCode::INTERNAL_SERVER_ERROR, "it's our fault", detail)
+    }
+}
+
+impl From<QuestionError> for Problem {
+    fn from(error: QuestionError) -> Self {
+        let title = "the question can't be understood";
+        Problem { status: StatusCode::BAD_REQUEST, title, detail: error.to_string(), parameter: Some(error.parameter) }
+    }
+}
+
+impl From<AnswerError> for Problem {
+    fn from(error: AnswerError) -> Self {
+        Problem::from(&error)
+    }
+}
+
+impl From<&AnswerError> for Problem {
+    fn from(error: &AnswerError) -> Self {
+        match error {
+            AnswerError::TooMuch(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much to answer", error),
+            AnswerError::TooLong => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too slow to answer", error),
+            AnswerError::Store(error) => {
+                error!(%error, "a question failed");
+                Problem::ours("the store could not be read")
+            }
+        }
+    }
+}
+
+impl From<&LiveError> for Problem {
+    fn from(error: &LiveError) -> Self {
+        match error {
+            LiveError::Answer(error) => error.into(),
+            LiveError::View(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much for a live view", error),
+            LiveError::Busy => Problem::busy(&error.to_string()),
+            LiveError::Died => Problem::ours(&error.to_string()),
+        }
+    }
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut body = json!({
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Some(parameter) = self.parameter {
+            body["parameter"] = parameter.into();
+        }
+        let mut response = (self.status, body.to_string()).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.status {
+            StatusCode::UNAUTHORIZED => {
+                headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            StatusCode::SERVICE_UNAVAILABLE => {
+                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            _ => {}
+        }
+        response
+    }
+}
