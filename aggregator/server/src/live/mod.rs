@@ -90,7 +90,7 @@ enum Event {
     },
     Answered {
         view: u64,
-        answered: Result<Answered, LiveError>,
+        answered: Box<Result<Answered, LiveError>>,
     },
     Stop,
 }
