@@ -33,11 +33,12 @@ use crate::storage::{Storage, StorageError};
 
 /// How long requests are collected for one commit, in ms, counted from the last commit: an idle shard commits at once.
 const GROUP_MS: i64 = 50;
-/// How long events wait for a cut, in ms: while someone watches; while nobody does; while the home can't be reached, when more
-/// frames would only fill the outbox.
-const CUT_MS_WATCHED: i64 = 200;
-const CUT_MS: i64 = 5_000;
+/// How long events wait for a cut, in ms; while the home can't be reached, when more frames would only fill the outbox, longer.
+const CUT_MS: i64 = 200;
 const CUT_MS_FAILING: i64 = 60_000;
+/// The least time between two cuts while nobody watches, in ms. The first event after a quiet time doesn't wait: someone may have
+/// begun to watch, which its ack tells.
+const CUT_EVERY_MS: i64 = 5_000;
 /// How long a shard whose storage failed waits before it is rebuilt, in ms, unless a request comes.
 const REBUILD_MS: i64 = 5_000;
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
@@ -67,6 +68,8 @@ struct Core {
     waiting_bytes: usize,
     waiting_events: usize,
     committed_at: i64,
+    /// 0 after a restart.
+    last_cut_at: i64,
     /// When the alarm will ring, as far as is known.
     alarm_at: Option<i64>,
 }
@@ -166,6 +169,7 @@ impl Shard {
             waiting_bytes: 0,
             waiting_events: 0,
             committed_at,
+            last_cut_at: 0,
             alarm_at: None,
         });
         drop(core);
@@ -359,14 +363,14 @@ impl Core {
         if self.outbox.is_full(self.collector.meta()) {
             return None;
         }
-        let wait = if self.outbox.is_failing() {
-            CUT_MS_FAILING
+        Some(if self.outbox.is_failing() {
+            since + CUT_MS_FAILING
         } else if self.outbox.watched() {
-            CUT_MS_WATCHED
+            since + CUT_MS
         } else {
-            CUT_MS
-        };
-        Some(since + wait)
+            // A clock that was set back doesn't hold it up.
+            (since + CUT_MS).max(self.last_cut_at + CUT_EVERY_MS).min(since + CUT_EVERY_MS)
+        })
     }
 
     /// When something is to be done.
@@ -397,6 +401,7 @@ impl Core {
         if self.outbox.is_full(self.collector.meta()) {
             return Ok(());
         }
+        self.last_cut_at = now;
         self.forget_expired(now)?;
         let room = self.outbox.room(self.collector.meta());
         let Some(cut) = self.collector.cut(now, self.log_next, self.outbox.acked()) else { return Ok(()) };
