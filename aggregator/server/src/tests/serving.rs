@@ -77,14 +77,19 @@ impl Running {
     /// Status, content type and body.
     pub(super) async fn get(&self, path: &str, key: Option<&str>) -> (u16, String, String) {
         let authorization = key.map_or(String::new(), |key| format!("Authorization: Bearer {key}\r\n"));
-        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{authorization}\r\n");
+        let (head, body) = self.fetch(&format!("GET {path}"), &authorization).await;
+        (head[9..12].parse().unwrap(), header(&head, "content-type"), String::from_utf8(body).unwrap())
+    }
+
+    /// The head and the body of an answer.
+    async fn fetch(&self, request: &str, headers: &str) -> (String, Vec<u8>) {
+        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
         let mut stream = TcpStream::connect(self.http).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut response = String::new();
-        stream.read_to_string(&mut response).await.unwrap();
-        let (head, body) = response.split_once("\r\n\r\n").unwrap();
-        let content_type = head.lines().find_map(|line| line.strip_prefix("content-type: ")).unwrap_or("");
-        (head[9..12].parse().unwrap(), content_type.into(), body.into())
+        let mut response = Vec::new();
+        stream.read_to_end(&mut response).await.unwrap();
+        let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
+        (String::from_utf8(response[..end].to_vec()).unwrap(), response[end + 4..].to_vec())
     }
 
     pub(super) async fn ask(&self, name: &str, query: &str) -> Value {
@@ -92,6 +97,11 @@ impl Running {
         assert_eq!(status, 200, "{body}");
         serde_json::from_str(&body).unwrap()
     }
+}
+
+fn header(head: &str, name: &str) -> String {
+    let value = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
+    value.unwrap_or_default().into()
 }
 
 pub(super) fn read_key(name: &str) -> String {
@@ -186,6 +196,70 @@ async fn bad_questions_get_a_sentence() {
     server.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_dashboards_files_are_served_and_nothing_else() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let files = folder.path().join("dashboard/fonts");
+    std::fs::create_dir_all(&files).unwrap();
+    let script = "console.log('hello');\n".repeat(100);
+    std::fs::write(files.with_file_name("index.html"), "<!doctype html>").unwrap();
+    std::fs::write(files.join("main.js"), &script).unwrap();
+    let server = Running::start(write_config(folder.path(), "data", "dashboard = \"dashboard\"")).await;
+
+    let (head, body) = server.fetch("GET /", "").await;
+    assert_eq!((&head[9..12], &body[..]), ("200", &b"<!doctype html>"[..]));
+    assert_eq!(header(&head, "content-type"), "text/html; charset=utf-8");
+    let policy = header(&head, "content-security-policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe-inline"), "{policy}");
+    let etag = header(&head, "etag");
+    assert_eq!(server.fetch("GET /index.html", &format!("If-None-Match: {etag}\r\n")).await.0[9..12], *"304");
+
+    let (head, body) = server.fetch("GET /fonts/main.js", "Accept-Encoding: br, gzip;q=0.5\r\n").await;
+    assert_eq!(header(&head, "content-encoding"), "gzip");
+    let mut plain = String::new();
+    std::io::Read::read_to_string(&mut flate2::read::GzDecoder::new(&body[..]), &mut plain).unwrap();
+    assert_eq!(plain, script);
+    let (head, body) = server.fetch("GET /fonts/main.js", "").await;
+    assert_eq!((header(&head, "content-encoding"), &body[..]), (String::new(), script.as_bytes()));
+
+    for (request, status) in [
+        ("GET /secret", "404"),
+        ("GET /../secret", "404"),
+        ("GET /%2e%2e/secret", "404"),
+        ("GET /fonts", "404"),
+        ("GET //etc/passwd", "404"),
+        ("POST /index.html", "405"),
+    ] {
+        assert_eq!(server.fetch(request, "").await.0[9..12], *status, "{request}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_measures_of_a_time_are_named() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let mut shard = Shard::new(1);
+    relay.send(vec![shard.cut(one(&client("a"), DAY)), shard.cut(one(&client("b"), DAY + 24 * 60))]).await;
+    let day = "/api/v1/measures?start=2024-01-01&end=2024-01-02";
+    for (name, path, status, body) in [
+        ("a", day, 200, r#"{"measures":["duration"]}"#),
+        ("b", day, 200, r#"{"measures":[]}"#),
+        ("a", "/api/v1/measures?last=1d", 200, r#"{"measures":[]}"#),
+    ] {
+        let (got, _, answer) = server.get(path, Some(&read_key(name))).await;
+        assert_eq!((got, &*answer), (status, body), "{name} {path}");
+    }
+    for (query, status) in [("start=2024-01-01", 400), ("last=1d&metric=users", 400), ("last=1d&limit=1", 400)] {
+        assert_eq!(server.get(&format!("/api/v1/measures?{query}"), Some(&read_key("a"))).await.0, status, "{query}");
+    }
+    assert_eq!(server.get(day, None).await.0, 401);
+    server.stop().await;
+}
+
 #[tokio::test]
 async fn what_keeps_it_from_starting_is_one_sentence() {
     let folder = Folder::new();
@@ -200,7 +274,11 @@ async fn what_keeps_it_from_starting_is_one_sentence() {
         config.upstream = Some(crate::config::Upstream { address: "central".into() });
         config
     };
+    let no_dashboard = Config { dashboard: Some(folder.path().join("none")), ..config.clone() };
+    let no_index = Config { dashboard: Some(folder.path().to_owned()), ..config.clone() };
     for (config, says) in [
+        (no_dashboard, "can't be read"),
+        (no_index, "no kind of file"),
         (port_in_use, "can't listen on 127.0.0.1"),
         (no_secret, "can't read"),
         (no_key, "ca.pem"),
