@@ -1,4 +1,4 @@
-//! What is built: the programs by one cargo command, the SDK, then the Worker, in a profile of its own.
+//! What is built: the programs by one cargo command, the SDK, then the Worker and the dashboard, each in a profile of its own.
 
 use std::process::Command;
 
@@ -36,6 +36,24 @@ pub(crate) fn edge() -> Result<(), String> {
     bundle.arg("--wasm").arg(wasm).arg("--sdk").arg(root().join("target/sdk"));
     bundle.arg("--out").arg(root().join("target/edge"));
     Step::begin("bundle the Worker").run(bundle)
+}
+
+/// The dashboard, in `target/dashboard`.
+pub(crate) fn dashboard() -> Result<(), String> {
+    let page = ["-p", "catchment-dashboard", "--profile", "page", "--target", "wasm32-unknown-unknown"];
+    let mut build = cargo(&["build"]);
+    build.args(page);
+    Step::begin("build the dashboard").run(build)?;
+    let bundle = root().join("target/debug/catchment-edge-bundle");
+    let wasm = root().join("target/wasm32-unknown-unknown/page/catchment_dashboard.wasm");
+    let mut bind = command(&bundle.to_string_lossy(), &[]);
+    bind.arg("--page")
+        .arg(wasm)
+        .args(["--name", "dashboard"])
+        .arg("--out")
+        .arg(root().join("target/dashboard-bindgen"));
+    Step::begin("bind the dashboard to its page").run(bind)?;
+    Step::begin("bundle the dashboard").run(command("node", &["dashboard-wasm/build.mjs"]))
 }
 
 /// A cargo command over [`NATIVE`].

@@ -42,6 +42,9 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     let mut clippy = cargo(&["clippy", "-p", "catchment-edge-worker", "--target", "wasm32-unknown-unknown"]);
     clippy.args(["--", "-D", "warnings"]);
     Step::begin("lint the Worker").run(clippy)?;
+    let mut clippy = cargo(&["clippy", "-p", "catchment-dashboard", "--target", "wasm32-unknown-unknown"]);
+    clippy.args(["--", "-D", "warnings"]);
+    Step::begin("lint the dashboard").run(clippy)?;
     let mut doc = native("doc", &["--no-deps"]);
     doc.env("RUSTDOCFLAGS", "-D warnings");
     Step::begin("document").run(doc)?;
@@ -52,6 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     tools::node_packages()?;
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
+    builds::dashboard()?;
 
     let runner: &[&str] = if works(cargo(&["nextest", "--version"])) { &["nextest", "run"] } else { &["test"] };
     let mut tests = cargo(runner);

@@ -54,5 +54,6 @@ fn build() -> Result<(), String> {
     tools::workerd()?;
     tools::node_packages()?;
     builds::programs(&[])?;
-    builds::edge()
+    builds::edge()?;
+    builds::dashboard()
 }

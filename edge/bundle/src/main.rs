@@ -1,6 +1,7 @@
-//! Turns the Worker's .wasm and the SDK's scripts into what workerd loads: JS modules, the .wasm, and a config.
+//! Turns the Worker's .wasm and the SDK's scripts into what workerd loads: JS modules, the .wasm, and a config; or a page's
+//! .wasm into what browsers load: a JS module, and the .wasm.
 //!
-//! `catchment-edge-bundle --wasm FILE --sdk DIR --out DIR`
+//! `catchment-edge-bundle --wasm FILE --sdk DIR --out DIR`, or `… --page FILE --name NAME --out DIR`
 
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::Path;
@@ -24,19 +25,33 @@ const STEM: &str = "catchment";
 fn main() -> ExitCode {
     let arguments: Vec<String> = env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    let ["--wasm", wasm, "--sdk", sdk, "--out", out] = arguments[..] else {
-        eprintln!("usage: catchment-edge-bundle --wasm FILE --sdk DIR --out DIR");
-        return ExitCode::from(2);
+    let outcome = match arguments[..] {
+        ["--wasm", wasm, "--sdk", sdk, "--out", out] => bundle(Path::new(wasm), Path::new(sdk), Path::new(out)),
+        ["--page", wasm, "--name", name, "--out", out] => bind(Path::new(wasm), name, Path::new(out)),
+        _ => {
+            eprintln!("usage: catchment-edge-bundle --wasm FILE --sdk DIR --out DIR");
+            eprintln!("       catchment-edge-bundle --page FILE --name NAME --out DIR");
+            return ExitCode::from(2);
+        }
     };
-    match bundle(Path::new(wasm), Path::new(sdk), Path::new(out)) {
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("the Worker can't be bundled: {error}");
+            eprintln!("{} can't be bundled: {error}", arguments[1]);
             ExitCode::FAILURE
         }
     }
 }
 
+/// For a page.
+fn bind(wasm: &Path, name: &str, out: &Path) -> Result<(), Box<dyn error::Error>> {
+    let mut bindgen = Bindgen::new();
+    bindgen.input_path(wasm).out_name(name).web(true)?.typescript(false);
+    bindgen.remove_name_section(true).remove_producers_section(true).generate(out)?;
+    Ok(())
+}
+
+/// For workerd.
 fn bundle(wasm: &Path, sdk: &Path, out: &Path) -> Result<(), Box<dyn error::Error>> {
     if !wasm.is_file() {
         return Err(format!("{} is not there", wasm.display()).into());

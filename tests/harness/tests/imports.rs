@@ -39,6 +39,7 @@ fn imports_point_at_cells_and_never_across() {
         ("catchment-relay", &["catchment-cells", "catchment-link"]),
         ("catchment-aggregator-core", &["catchment-cells"]),
         ("catchment-aggregator", &["catchment-aggregator-core", "catchment-cells", "catchment-link"]),
+        ("catchment-dashboard", &["catchment-cells"]),
         ("catchment-harness", &["catchment-cells"]),
         ("catchment-xtask", &[]),
     ]);
@@ -52,9 +53,12 @@ fn imports_point_at_cells_and_never_across() {
 #[test]
 fn each_engine_is_known_to_one_part() {
     let packages = dependencies(true);
-    for (engine, only) in
-        [("fjall", "catchment-aggregator"), ("worker", "catchment-edge-worker"), ("quinn", "catchment-link")]
-    {
+    for (engine, only) in [
+        ("fjall", "catchment-aggregator"),
+        ("worker", "catchment-edge-worker"),
+        ("quinn", "catchment-link"),
+        ("web-sys", "catchment-dashboard"),
+    ] {
         let users: Vec<&str> =
             packages.iter().filter(|(_, names)| names.contains(engine)).map(|(name, _)| name.as_str()).collect();
         assert_eq!(users, [only], "who depends on {engine}");

@@ -1,0 +1,57 @@
+//! Questions over HTTP. One that fails is asked again with the next minute or range.
+
+use js_sys::{Array, Object, Reflect};
+use wasm_bindgen::prelude::*;
+use wasm_bindgen_futures::{JsFuture, spawn_local};
+use web_sys::{Headers, RequestInit, Response};
+
+use super::{dom, happen, read};
+use crate::model::{Event, Reply};
+
+/// Asks for the figures of the period before.
+pub(super) fn before(question: String) {
+    spawn_local(async move {
+        if let Ok(answer) = get(&format!("api/v1/metrics?{question}")).await {
+            happen(Event::Answered(Reply::Before(question, figures(&answer))));
+        }
+    });
+}
+
+/// Asks which measures were seen.
+pub(super) fn measures(when: String) {
+    spawn_local(async move {
+        if let Ok(answer) = get(&format!("api/v1/measures?{when}")).await {
+            let names = Array::from(&field(&answer, "measures")).iter().filter_map(|name| name.as_string()).collect();
+            happen(Event::Answered(Reply::Measures(names)));
+        }
+    });
+}
+
+/// The values of an answer's only row, by metric.
+fn figures(answer: &JsValue) -> Vec<(String, f64)> {
+    let row = Array::from(&field(answer, "results")).get(0);
+    let Ok(values) = field(&row, "values").dyn_into::<Object>() else { return Vec::new() };
+    let figure = |entry: JsValue| {
+        let entry = Array::from(&entry);
+        Some((entry.get(0).as_string()?, field(&entry.get(1), "value").as_f64()?))
+    };
+    Object::entries(&values).iter().filter_map(figure).collect()
+}
+
+/// A field of an object; undefined in anything else.
+fn field(of: &JsValue, name: &str) -> JsValue {
+    Reflect::get(of, &name.into()).unwrap_or_default()
+}
+
+async fn get(path: &str) -> Result<JsValue, JsValue> {
+    let key = read(|model| model.key().map(str::to_owned)).ok_or(JsValue::UNDEFINED)?;
+    let headers = Headers::new()?;
+    headers.set("authorization", &format!("Bearer {key}"))?;
+    let init = RequestInit::new();
+    init.set_headers(&headers);
+    let response: Response = JsFuture::from(dom::window().fetch_with_str_and_init(path, &init)).await?.dyn_into()?;
+    if !response.ok() {
+        return Err(response.status().into());
+    }
+    JsFuture::from(response.json()?).await
+}
