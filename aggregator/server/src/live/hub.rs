@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -172,14 +172,13 @@ impl Hub {
     }
 
     fn subscribe(&mut self, client: ClientId, question: String, plan: Plan, reader: Reader, now: i64) -> Arc<Shared> {
+        self.watched().watch(&client, now);
         let key = (client, question);
         if let Some(view) = self.by_question.get(&key).copied()
             && let Some(slot) = self.slots.get_mut(&view)
         {
             slot.readers.insert(reader.id, reader);
-            let shared = slot.shared.clone();
-            self.watch(now);
-            return shared;
+            return slot.shared.clone();
         }
         let view = self.next_view;
         self.next_view = self.next_view.wrapping_add(1);
@@ -209,7 +208,6 @@ impl Hub {
         self.slots.insert(view, slot);
         self.reschedule(view, now);
         self.ask(view);
-        self.watch(now);
         shared
     }
 
@@ -390,12 +388,16 @@ impl Hub {
     /// Marks the clients of all views that have readers as watched.
     fn watch(&mut self, now: i64) {
         self.watched_at = now;
-        let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut watched = self.watched();
         let mut readers = 0;
         for slot in self.slots.values().filter(|slot| !slot.readers.is_empty()) {
             watched.watch(&slot.client, now);
             readers += slot.readers.len();
         }
         metrics::set_live(self.slots.len(), readers);
+    }
+
+    fn watched(&self) -> MutexGuard<'_, Watched> {
+        self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
