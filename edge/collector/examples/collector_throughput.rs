@@ -42,7 +42,7 @@ fn main() {
             let made = collector.cut(row.received_at, rows as u64, 0).map(|cut| cut.frames).unwrap_or_default();
             cut += start.elapsed();
             frames += made.len();
-            bytes += made.iter().map(|(_, frame)| frame.len()).sum::<usize>();
+            bytes += made.iter().map(|frame| frame.bytes.len()).sum::<usize>();
         }
     }
     let per_event = |time: Duration| time.as_nanos() as f64 / accepted as f64;

@@ -93,12 +93,23 @@ pub struct Rejected {
 /// What a cut changes in storage, in one transaction; only then may the frames be sent.
 #[derive(Debug)]
 pub struct Cut {
-    /// Frames with their numbers.
-    pub frames: Vec<(u64, Vec<u8>)>,
+    /// Frames.
+    pub frames: Vec<CutFrame>,
     /// The row of ids to write.
     pub ids: Option<IdsRow>,
     /// The shard's new state.
     pub meta: Meta,
+}
+
+/// A frame of a cut.
+#[derive(Debug)]
+pub struct CutFrame {
+    /// Its number.
+    pub number: u64,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
+    /// Whose cells it has.
+    pub clients: Vec<ClientId>,
 }
 
 impl Collector {
@@ -154,6 +165,11 @@ impl Collector {
     /// When the first event since the last cut came, in ms; `None` if there is nothing to cut.
     pub fn waits_since(&self) -> Option<i64> {
         self.open.first_received_at
+    }
+
+    /// Whether a client has cells that wait.
+    pub fn has(&self, client: &ClientId) -> bool {
+        self.open.cells.0.contains_key(client)
     }
 
     /// Whether a cut is due for the size of what waits.
@@ -216,7 +232,7 @@ impl Collector {
         counters: CountersBlock,
         now: i64,
         first_received_at: i64,
-        frames: &mut Vec<(u64, Vec<u8>)>,
+        frames: &mut Vec<CutFrame>,
     ) {
         if cells.0.is_empty() && counters.0.is_empty() {
             return;
@@ -233,7 +249,8 @@ impl Collector {
         };
         match seal(&draft, &self.frame_key) {
             Ok(Sealed { bytes, chain }) => {
-                frames.push((self.meta.next_frame, bytes));
+                let clients = draft.cells.0.into_keys().collect();
+                frames.push(CutFrame { number: self.meta.next_frame, bytes, clients });
                 self.meta.next_frame += 1;
                 self.meta.chain = chain;
             }

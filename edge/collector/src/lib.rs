@@ -14,10 +14,12 @@ mod outbox;
 mod reason;
 mod request;
 mod rows;
+mod watching;
 
-pub use collector::{Collector, Cut, Outcome, Rejected};
+pub use collector::{Collector, Cut, CutFrame, Outcome, Rejected};
 pub use hop::{HOP_HEADER, Hop};
 pub use outbox::{Outbox, Verdict};
 pub use reason::Reason;
 pub use request::{Claims, Device, Request, RequestError, Visitor};
 pub use rows::{IdsRow, LogRow, Meta};
+pub use watching::Watching;

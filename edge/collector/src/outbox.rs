@@ -23,7 +23,6 @@ pub struct Outbox {
     not_before: i64,
     failures: u32,
     refusals: u32,
-    watched: bool,
 }
 
 /// What to do after an ack.
@@ -40,19 +39,14 @@ pub enum Verdict {
 }
 
 impl Outbox {
-    /// Begins with what is stored as acked. Until an ack tells, someone may be watching: the first cut doesn't wait.
+    /// Begins with what is stored as acked.
     pub fn new(meta: &Meta) -> Self {
-        Outbox { acked: meta.acked, not_before: 0, failures: 0, refusals: 0, watched: true }
+        Outbox { acked: meta.acked, not_before: 0, failures: 0, refusals: 0 }
     }
 
     /// The number of the last frame that is safe.
     pub fn acked(&self) -> u64 {
         self.acked
-    }
-
-    /// Someone watches a client of this shard.
-    pub fn watched(&self) -> bool {
-        self.watched
     }
 
     /// When to send next, in ms; `None` if nothing waits.
@@ -97,7 +91,6 @@ impl Outbox {
         if ack.status == Status::Stored && known && number <= self.acked {
             self.failures = 0;
             self.refusals = 0;
-            self.watched = ack.watched;
             return Verdict::Next;
         }
         if number <= self.acked {

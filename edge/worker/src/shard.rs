@@ -8,13 +8,14 @@ use std::cell::RefCell;
 use std::rc::Rc;
 use std::time::Duration;
 
+use catchment_cells::ClientId;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::Producer;
 use catchment_cells::limits::POST_BYTES_MAX;
 use catchment_cells::route::is_backfill;
 use catchment_collector::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX};
 use catchment_collector::{
-    Collector, HOP_HEADER, Hop, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict,
+    Collector, HOP_HEADER, Hop, LogRow, Meta, Outbox, Outcome, Request as Events, RequestError, Verdict, Watching,
 };
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -63,6 +64,7 @@ struct Core {
     storage: Storage,
     collector: Collector,
     outbox: Outbox,
+    watching: Watching,
     log_next: u64,
     waiting: Vec<Waiting>,
     waiting_bytes: usize,
@@ -92,8 +94,8 @@ struct Health {
     parked: u64,
     /// The producer's nonce.
     nonce: u64,
-    /// Someone watches.
-    watched: bool,
+    /// Clients that someone looks at.
+    watched: usize,
 }
 
 impl DurableObject for Shard {
@@ -161,6 +163,7 @@ impl Shard {
             committed_at = row.received_at;
         })?;
         *core = Some(Core {
+            watching: Watching::default(),
             outbox: Outbox::new(&meta),
             storage,
             collector,
@@ -199,17 +202,17 @@ impl Shard {
         // Whoever's time is over first commits for all, so nobody hangs on another's request.
         match self.group_ends_in(now()) {
             Some(wait) => match select(&mut committed, Delay::from(wait)).await {
-                Either::Left((outcome, _)) => return self.answer(&config, outcome.ok()),
+                Either::Left((outcome, _)) => return self.answer(&config, &client, outcome.ok()),
                 Either::Right(_) => self.commit(now()),
             },
             None => self.commit(now()),
         }
         let outcome = committed.now_or_never().and_then(Result::ok);
-        self.answer(&config, outcome)
+        self.answer(&config, &client, outcome)
     }
 
-    fn answer(&self, config: &Config, outcome: Option<Outcome>) -> Result<Response, Refusal> {
-        let watched = self.core.borrow().as_ref().is_some_and(|core| core.outbox.watched());
+    fn answer(&self, config: &Config, client: &ClientId, outcome: Option<Outcome>) -> Result<Response, Refusal> {
+        let watched = self.core.borrow().as_ref().is_some_and(|core| core.watching.is_watched(client));
         let flush_ms = if watched { FLUSH_MS_WATCHED } else { FLUSH_MS };
         outcome.map(|outcome| accepted(&outcome, flush_ms, config.map.epoch)).ok_or(Refusal::Unavailable)
     }
@@ -342,7 +345,7 @@ impl Shard {
             outbox_frames: meta.next_frame - 1 - core.outbox.acked(),
             parked: meta.parked,
             nonce: meta.producer.nonce(),
-            watched: core.outbox.watched(),
+            watched: core.watching.clients().count(),
         }
     }
 }
@@ -365,7 +368,7 @@ impl Core {
         }
         Some(if self.outbox.is_failing() {
             since + CUT_MS_FAILING
-        } else if self.outbox.watched() {
+        } else if self.watching.clients().any(|client| self.collector.has(client)) {
             since + CUT_MS
         } else {
             // A clock that was set back doesn't hold it up.
@@ -408,8 +411,9 @@ impl Core {
         if cut.frames.len() as u64 > room {
             return Err(StorageError::Sql(format!("a cut of {} frames", cut.frames.len())));
         }
-        for (n, frame) in cut.frames {
-            self.storage.put_frame(n, frame)?;
+        for frame in cut.frames {
+            self.storage.put_frame(frame.number, frame.bytes)?;
+            self.watching.on_cut(frame.number, frame.clients);
         }
         if let Some(row) = &cut.ids {
             self.storage.put_ids(row)?;
@@ -468,6 +472,7 @@ impl Core {
                 console_warn!("a frame of {shard}: {} ({}): {verdict:?}", ack.status.as_str(), ack.detail);
             }
             match verdict {
+                Verdict::Next if ack.status == Status::Stored => self.watching.on_ack(number, ack.watched),
                 Verdict::Next => {}
                 Verdict::Resend => return Ok(()),
                 Verdict::Restart => return self.restart_producer(0, now),

@@ -34,11 +34,11 @@ fn event(id: usize, at: i64) -> String {
 }
 
 /// All cells and counters of the frames, merged; checks that the frames are a chain.
-fn merged(frames: &[(u64, Vec<u8>)]) -> (CellsBlock, CountersBlock) {
+fn merged(frames: &[CutFrame]) -> (CellsBlock, CountersBlock) {
     let mut cells = CellsBlock::default();
     let mut counters = CountersBlock::default();
     let mut prev = CHAIN_START;
-    for (i, (number, bytes)) in frames.iter().enumerate() {
+    for (i, CutFrame { number, bytes, .. }) in frames.iter().enumerate() {
         let producer = catchment_cells::frame::peek(bytes).unwrap().producer;
         let opened = open(bytes, &secret().frame_key(&producer)).unwrap();
         assert_eq!((opened.header().seq, opened.header().prev), (*number, prev), "frame {i}");
@@ -234,10 +234,13 @@ fn counters_too_many_for_one_frame_become_several() {
     let mut frames = Vec::new();
     collector.seal_split(CellsBlock::default(), counters.clone(), NOW, NOW, &mut frames);
     assert!(frames.len() > 1);
-    let first = frames[0].0;
+    let first = frames[0].number;
     let [one, other] = halves_of_counters(counters.clone());
     assert_eq!(one.0.len() + other.0.len(), counters.0.len());
-    assert_eq!(frames.iter().map(|(n, _)| n - first).collect::<Vec<_>>(), (0..frames.len() as u64).collect::<Vec<_>>());
+    assert_eq!(
+        frames.iter().map(|frame| frame.number - first).collect::<Vec<_>>(),
+        (0..frames.len() as u64).collect::<Vec<_>>()
+    );
 }
 
 #[test]
@@ -267,13 +270,16 @@ fn frames_after_a_parked_one_go_on_under_a_new_producer() {
         frames.extend(collector.cut(NOW, i as u64 + 1, 0).unwrap().frames);
     }
     collector.restart_producer(Producer::new(8, "eu/pool/0").unwrap(), 1, 1);
-    let adopted: Vec<_> = frames[1..].iter().map(|(n, bytes)| (n - 1, collector.readopt(*n, bytes).unwrap())).collect();
+    let adopted: Vec<_> = frames[1..]
+        .iter()
+        .map(|frame| (frame.number - 1, collector.readopt(frame.number, &frame.bytes).unwrap()))
+        .collect();
     let (cells, _) = merged(&adopted);
     assert_eq!(cells.0[&ClientId::new("shop").unwrap()]["total"].buckets[&MINUTE][&vec![]].count, 2);
     collector.apply(&row(claims(false), NOW, &event(9, NOW)));
     let next = collector.cut(NOW, 4, 1).unwrap();
-    let header = catchment_cells::frame::peek(&next.frames[0].1).unwrap();
-    assert_eq!((header.seq, header.producer.nonce(), next.frames[0].0, next.meta.parked), (3, 8, 4, 1));
+    let header = catchment_cells::frame::peek(&next.frames[0].bytes).unwrap();
+    assert_eq!((header.seq, header.producer.nonce(), next.frames[0].number, next.meta.parked), (3, 8, 4, 1));
 }
 
 proptest! {
