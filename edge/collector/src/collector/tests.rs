@@ -272,7 +272,10 @@ fn frames_after_a_parked_one_go_on_under_a_new_producer() {
     collector.restart_producer(Producer::new(8, "eu/pool/0").unwrap(), 1, 1);
     let adopted: Vec<_> = frames[1..]
         .iter()
-        .map(|frame| (frame.number - 1, collector.readopt(frame.number, &frame.bytes).unwrap()))
+        .map(|frame| {
+            let bytes = collector.readopt(frame.number, &frame.bytes).unwrap();
+            CutFrame { number: frame.number - 1, bytes, clients: Vec::new() }
+        })
         .collect();
     let (cells, _) = merged(&adopted);
     assert_eq!(cells.0[&ClientId::new("shop").unwrap()]["total"].buckets[&MINUTE][&vec![]].count, 2);
