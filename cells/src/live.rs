@@ -405,6 +405,15 @@ impl Mirror {
         rows
     }
 
+    /// A count's sum over all rows; `None` for metrics that are no counts.
+    pub fn count(&self, metric: usize) -> Option<u64> {
+        let counts = self.rows.values().map(|sums| match self.parts.sum(metric, sums) {
+            Sum::Count(count) => Some(*count),
+            _ => None,
+        });
+        counts.sum()
+    }
+
     /// The users of all buckets that start in `from..to`: those of a sliding window. Other metrics than `users` have none.
     pub fn users_in(&self, from: i64, to: i64, metric: usize) -> Estimate {
         let mut users = Users::default();

@@ -115,6 +115,7 @@ fn a_mirror_follows_its_updates() {
     assert_eq!(figures(&mirror), [first.clone(), second.clone()]);
     assert_eq!(mirror.users_in(0, 2, 0).value, 15.0, "two minutes share users");
     assert_eq!(mirror.users_in(1, 2, 0).value, 10.0);
+    assert_eq!((mirror.count(1), mirror.count(0)), (Some(25), None));
     assert_eq!((mirror.cursor(), parse_cursor(&mirror.cursor())), ("9-2".into(), Some((9, 2))));
 
     let gap = mirror.apply(update(1, 3, Vec::new()));

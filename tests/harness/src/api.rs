@@ -66,6 +66,18 @@ impl Question {
         Question(pairs)
     }
 
+    /// Asks for metrics of the last minutes, hours or days: `30m`.
+    pub fn last(metrics: &[&str], last: &str, granularity: &str) -> Question {
+        let mut pairs: Vec<_> = metrics.iter().map(|metric| ("metric", metric.to_string())).collect();
+        pairs.extend([("last", last.into()), ("granularity", granularity.into())]);
+        Question(pairs)
+    }
+
+    /// As it stands in a URL: `a=b&c=d`, percent-encoded.
+    pub fn text(&self) -> String {
+        query(&self.0)
+    }
+
     /// Adds a parameter.
     pub fn with(mut self, name: &'static str, value: impl ToString) -> Question {
         self.0.push((name, value.to_string()));
@@ -102,7 +114,7 @@ impl Api {
 
     /// Asks, and hands out status and body as they are.
     pub async fn raw(&self, question: &Question) -> Result<(u16, String)> {
-        let url = format!("{}/api/v1/metrics?{}", self.url, query(&question.0));
+        let url = format!("{}/api/v1/metrics?{}", self.url, question.text());
         let request = self.http.get(url).bearer_auth(&self.key).timeout(Duration::from_secs(30));
         let answer = request.send().await.map_err(Failure::at("asking the aggregator"))?;
         let status = answer.status().as_u16();
