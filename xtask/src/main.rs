@@ -1,5 +1,4 @@
-//! The project's commands: `cargo xtask demo`, `cargo xtask build` and `cargo xtask test`. Nothing but std, so that it
-//! builds in seconds.
+//! The project's commands: `cargo xtask demo`, `bench`, `build` and `test`. Nothing but std, so that it builds in seconds.
 
 mod builds;
 mod checks;
@@ -14,6 +13,7 @@ use steps::{Step, root};
 
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
+       cargo xtask bench live [--seconds N] [--json]
        cargo xtask build
        cargo xtask test [--fast] [--install]";
 
@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let command = args.next();
     let args: Vec<String> = args.collect();
     let outcome = match command.as_deref() {
-        Some("demo") => demo(&args),
+        Some(tool @ ("demo" | "bench")) => hand_over(tool, &args),
         Some("build") if args.is_empty() => build().map(|()| ExitCode::SUCCESS),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
@@ -33,21 +33,21 @@ fn main() -> ExitCode {
     })
 }
 
-/// Sets up, builds, and hands over to the harness' `demo`.
-fn demo(args: &[String]) -> Result<ExitCode, String> {
+/// Sets up, builds, and hands over to a tool of the harness.
+fn hand_over(tool: &str, args: &[String]) -> Result<ExitCode, String> {
     let help = args.iter().any(|arg| arg == "--help" || arg == "-h");
     if help {
         println!("{USAGE}");
         return Ok(ExitCode::SUCCESS);
     }
     build()?;
-    Step::say("run the demo");
+    Step::say(&format!("run the {tool}"));
     // It takes our place: who signals us, signals it, and its end is ours.
-    let error = Command::new(root().join("target/debug/demo")).args(args).exec();
-    Err(format!("the demo can't be started: {error}"))
+    let error = Command::new(root().join("target/debug").join(tool)).args(args).exec();
+    Err(format!("the {tool} can't be started: {error}"))
 }
 
-/// Sets up, and builds all that the demo and whole-system tests run.
+/// Sets up, and builds all that the harness' tools and tests run.
 fn build() -> Result<(), String> {
     tools::compiler()?;
     tools::wasm_target()?;

@@ -1,0 +1,203 @@
+//! `bench live`: a thousand readers of a hundred views under load, all of them at once again, and as many that never read.
+
+use std::time::{Duration, Instant};
+
+use catchment_cells::ClientId;
+use catchment_cells::credential::{Identity, WriteKey};
+use catchment_harness::{Cluster, Failure, Result, Sender};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::load::Load;
+use crate::machine::{Machine, Usage, open_files};
+use crate::readers::{self, Door, Freshness, Reader};
+
+/// What must hold.
+const FRESHNESS_P99_MS_MAX: f64 = 1_000.0;
+const RECOVERY_S_MAX: f64 = 5.0;
+/// The load runs so long before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(3);
+/// Readers go on so long after the last event that is judged.
+const GRACE: Duration = Duration::from_secs(3);
+/// Files of a process beside its readers.
+const OTHER_FILES: u64 = 300;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    /// Prints one JSON object instead of a table.
+    #[arg(long)]
+    json: bool,
+    /// How long each of the two measurements takes.
+    #[arg(long, default_value_t = 60, value_parser = clap::value_parser!(u64).range(5..=600))]
+    seconds: u64,
+    /// Readers; as many again never read.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(1..=5_000))]
+    readers: u64,
+    /// Views that readers are spread over.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u64).range(1..=400))]
+    views: u64,
+    /// Events sent each second.
+    #[arg(long, default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(20..=20_000))]
+    events_per_s: u64,
+}
+
+/// A measurement of all readers.
+struct Measured {
+    freshness: Freshness,
+    events_per_s: f64,
+    socket_bytes_per_s: f64,
+    /// By process: CPU in percent of a core, memory in MiB.
+    used: Vec<(&'static str, f64, f64)>,
+}
+
+/// Whether all is as it must be.
+pub(crate) async fn run(args: Args) -> Result<bool> {
+    open_files(2 * args.readers + OTHER_FILES)?;
+    let machine = Machine::here();
+    let n = args.readers as usize;
+    eprintln!("▸ start workerd, one relay and one aggregator");
+    let cluster = Cluster::builder().start().await?;
+    let client = ClientId::new("bench").map_err(Failure::at("the bench's client"))?;
+    let key = WriteKey {
+        client: client.clone(),
+        identity: Identity::User,
+        backfill: false,
+        ignore_foreign_client: false,
+        generation: 1,
+    };
+    let api = cluster.api(&client);
+    let (url, read_key) = api.credentials();
+    let door = Door { url: url.into(), read_key: read_key.into() };
+    let views = readers::views(args.views as usize);
+
+    eprintln!("▸ send {} events/s", args.events_per_s);
+    let mut load = Load::start(Sender::new(cluster.edge_url().into(), cluster.write_key(&key)), args.events_per_s);
+    tokio::time::sleep(WARM_UP).await;
+    eprintln!("▸ connect {n} readers of {} views", args.views);
+    let began = Instant::now();
+    let entered = readers::enter(&door, &views, n).await?;
+    let entering_s = began.elapsed().as_secs_f64();
+    eprintln!("▸ measure for {} s", args.seconds);
+    let (entered, mut alone) = measure(&args, &cluster, &mut load, entered).await?;
+
+    eprintln!("▸ drop all of them, and let them come back at once");
+    let acks = load.acks().await?;
+    let (entered, mut recoveries) = readers::storm(&door, entered, &acks).await?;
+    recoveries.sort_unstable();
+    let recovery = |rank: usize| recoveries.get(rank).map_or(f64::NAN, Duration::as_secs_f64);
+    let (storm_p50_s, storm_all_s) = (recovery(n.div_ceil(2) - 1), recovery(n - 1));
+
+    eprintln!("▸ connect {n} more that never read, and measure for {} s", args.seconds);
+    let stalled = readers::stall(&door, &views, n).await?;
+    let (_, mut beside) = measure(&args, &cluster, &mut load, entered).await?;
+    drop(stalled);
+
+    let mut figures: Vec<(String, Value)> = Vec::new();
+    let mut say = |name: &str, value: Value| figures.push((name.into(), value));
+    say("date", json!(Timestamp::now().to_string()));
+    say("command", json!(std::env::args().skip(1).fold("cargo xtask bench".to_owned(), |all, arg| all + " " + &arg)));
+    say("machine", json!(format!("{} cores of {}, Linux {}", machine.cores, machine.cpu, machine.kernel)));
+    say("machine_load_before", json!(machine.load_1m));
+    say("versions", json!(format!("{}, {}", machine.rustc, machine.workerd)));
+    say("profile", json!(if cfg!(debug_assertions) { "dev (dependencies optimised)" } else { "release" }));
+    say("readers", json!(n));
+    say("views", json!(args.views));
+    say("measured_s", json!(args.seconds));
+    say("events_per_s", rounded(alone.events_per_s));
+    say("entering_s", rounded(entering_s));
+    say("samples", json!(alone.freshness.samples()));
+    let (p50, p99) = (alone.freshness.quantile_ms(0.5), alone.freshness.quantile_ms(0.99));
+    say("freshness_p50_ms", rounded(p50));
+    say("freshness_p99_ms", rounded(p99));
+    say("freshness_max_ms", rounded(alone.freshness.quantile_ms(1.0)));
+    say("socket_bytes_per_s", rounded(alone.socket_bytes_per_s));
+    say("all_sockets_bytes_per_s", rounded(alone.socket_bytes_per_s * n as f64));
+    for (process, cpu_percent, memory_mib) in &alone.used {
+        say(&format!("{process}_cpu_percent"), rounded(*cpu_percent));
+        say(&format!("{process}_memory_mib"), rounded(*memory_mib));
+    }
+    say("storm_p50_s", rounded(storm_p50_s));
+    say("storm_all_s", rounded(storm_all_s));
+    say("stalled_readers", json!(n));
+    let (stalled_p50, stalled_p99) = (beside.freshness.quantile_ms(0.5), beside.freshness.quantile_ms(0.99));
+    say("beside_stalled_events_per_s", rounded(beside.events_per_s));
+    say("beside_stalled_freshness_p50_ms", rounded(stalled_p50));
+    say("beside_stalled_freshness_p99_ms", rounded(stalled_p99));
+    say("beside_stalled_p50_ratio", rounded(stalled_p50 / p50));
+    say("beside_stalled_p99_ratio", rounded(stalled_p99 / p99));
+    for (process, cpu_percent, memory_mib) in &beside.used {
+        say(&format!("beside_stalled_{process}_cpu_percent"), rounded(*cpu_percent));
+        say(&format!("beside_stalled_{process}_memory_mib"), rounded(*memory_mib));
+    }
+    if args.json {
+        println!("{}", Value::Object(figures.into_iter().collect()));
+    } else {
+        for (name, value) in &figures {
+            println!("{name:<38} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
+        }
+    }
+    let mut ok = true;
+    for (what, value, most) in [
+        ("freshness p99, ms", p99, FRESHNESS_P99_MS_MAX),
+        ("freshness p99 beside stalled readers, ms", stalled_p99, FRESHNESS_P99_MS_MAX),
+        ("recovery of all readers, s", storm_all_s, RECOVERY_S_MAX),
+    ] {
+        if value.is_nan() || value >= most {
+            eprintln!("not as it must be: {what} is {value:.0}, not under {most}");
+            ok = false;
+        }
+    }
+    Ok(ok)
+}
+
+/// Has all readers read for a while.
+async fn measure(
+    args: &Args,
+    cluster: &Cluster,
+    load: &mut Load,
+    entered: Vec<Reader>,
+) -> Result<(Vec<Reader>, Measured)> {
+    let processes = [
+        ("edge", cluster.edge.pid()),
+        ("relay", cluster.regions[0].relay.pid()),
+        ("aggregator", cluster.regions[0].aggregator.pid()),
+        ("bench", Some(std::process::id())),
+    ];
+    let usages = || -> Result<Vec<(&'static str, Usage)>> {
+        processes
+            .iter()
+            .filter_map(|(name, pid)| Some((name, (*pid)?)))
+            .map(|(name, pid)| Ok((*name, Usage::of(pid)?)))
+            .collect()
+    };
+    let bytes = |readers: &[Reader]| readers.iter().map(Reader::received_bytes).sum::<u64>() as f64;
+    let (before, before_bytes) = (usages()?, bytes(&entered));
+    let began = Instant::now();
+    let to = began + Duration::from_secs(args.seconds);
+    let entered = readers::read(entered, to + GRACE).await?;
+    let wall_s = began.elapsed().as_secs_f64();
+    let after = usages()?;
+    let acks = load.acks().await?;
+    let mut freshness = Freshness::default();
+    for reader in &entered {
+        reader.judge(&acks, (began, to), &mut freshness);
+    }
+    let events: u64 =
+        acks.iter().filter(|ack| (began..to).contains(&ack.at)).flat_map(|ack| ack.pages).map(u64::from).sum();
+    let used = before
+        .iter()
+        .zip(&after)
+        .map(|((name, before), (_, after))| (*name, after.cpu_percent_since(before), after.memory_mib));
+    let measured = Measured {
+        freshness,
+        events_per_s: events as f64 / args.seconds as f64,
+        socket_bytes_per_s: (bytes(&entered) - before_bytes) / entered.len() as f64 / wall_s,
+        used: used.collect(),
+    };
+    Ok((entered, measured))
+}
+
+/// Three digits are all that a measurement on a shared machine has.
+fn rounded(value: f64) -> Value {
+    if value.abs() >= 100.0 { json!(value.round()) } else { json!((value * 100.0).round() / 100.0) }
+}
