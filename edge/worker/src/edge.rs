@@ -6,7 +6,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::WriteKey;
+use catchment_cells::credential::{Identity, WriteKey};
 use catchment_cells::limits::REQUEST_BYTES_MAX;
 use catchment_cells::route::{PlacementError, Route, place};
 use catchment_cells::secret::equal_in_constant_time;
@@ -79,7 +79,12 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         PlacementError::EmptyMap => Refusal::Misconfigured,
     })?;
     let visitor = visitor(request.headers(), &config, &key.client);
-    let hop = Hop { placement, claims: Claims::from(&key), visitor };
+    let mut claims = Claims::from(&key);
+    // Global Privacy Control: who doesn't want to be told apart by an id, isn't.
+    if request.headers().get("sec-gpc").ok().flatten().is_some_and(|value| value.trim() == "1") {
+        claims.identity = Identity::Daily;
+    }
+    let hop = Hop { placement, claims, visitor };
     let length: Option<usize> =
         request.headers().get("content-length").ok().flatten().and_then(|length| length.parse().ok());
     let body = match length {
