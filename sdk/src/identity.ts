@@ -1,34 +1,30 @@
 import { SESSION_IDLE_MS } from "./limits.js";
-import type { Store } from "./queue.js";
 import { randomId } from "./random.js";
+import { attempt, type Store } from "./store.js";
 
 /**
  * The ids of device and session, which exist only with consent: `<device> <session> <last seen>` under one name of the storage.
- * It is read for each event, so that consent given or withdrawn in one tab holds in all of them.
+ * It is read for each event, so that what is consented to in one tab holds in all of them.
  */
-export function openIdentity(store: Store, name: string) {
-  const write = (...parts: (string | number)[]): void => {
-    try {
-      store?.setItem(name, parts.join(" "));
-    } catch {
-      // It is full: the session ends early.
-    }
+export function openIdentity(store: () => Store, name: string) {
+  const read = (): string[] => attempt(() => store().getItem(name)!.split(" ")) ?? [];
+  const write = (device: string, session: string): void => {
+    attempt(() => store().setItem(name, `${device} ${session} ${Date.now()}`));
   };
-  const read = (): string[] => (store?.getItem(name) ?? "").split(" ");
 
   return {
+    /** Gives ids, or takes them away. */
     consent(given: boolean): void {
-      if (!given) store?.removeItem(name);
-      else if (!read()[0]) write(randomId(), "", 0);
+      if (!given) attempt(() => store().removeItem(name));
+      else if (!read()[0]) write(randomId(), randomId());
     },
 
     /** What an event says of who is there. */
     ids(): { device_id?: string; session_id?: string } {
       const [device_id, session, seen] = read();
       if (!device_id) return {};
-      const now = Date.now();
-      const session_id = now - +seen! < SESSION_IDLE_MS ? session! : randomId();
-      write(device_id, session_id, now);
+      const session_id = Date.now() - +seen! < SESSION_IDLE_MS ? session! : randomId();
+      write(device_id, session_id);
       return { device_id, session_id };
     },
   };

@@ -7,6 +7,7 @@ const nothing = (): void => {};
 
 /** Starts to count; on a server, and on localhost unless told otherwise, the calls do nothing. */
 export function init(options: Options): Catchment {
-  const started = typeof window === "undefined" ? undefined : start(options, () => import("./auto.js"));
-  return started ?? { page: nothing, track: nothing, identify: nothing, consent: nothing, revenue: nothing };
+  const started = typeof window === "undefined" ? undefined : start(options, () => import("./extras.js"));
+  started?.[1]();
+  return started?.[0] ?? { page: nothing, track: nothing, identify: nothing, consent: nothing, revenue: nothing };
 }

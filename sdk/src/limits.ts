@@ -3,11 +3,9 @@ export const REQUEST_BYTES_MAX = 60_000;
 /** Events of one request; the edge takes as many. */
 export const REQUEST_EVENTS_MAX = 1_000;
 /** Characters of one event. */
-export const EVENT_CHARS_MAX = 16_000;
-/** Events that wait on one page, of itself and of pages that are gone. */
+export const EVENT_CHARS_MAX = 4_000;
+/** Events that wait on one page, its own and those of pages that are gone: some 300 kB, of the 5 MB that browsers give a site. */
 export const QUEUE_EVENTS_MAX = 1_000;
-/** Characters of the events that wait: a part of the 5 million that browsers give a site. */
-export const QUEUE_CHARS_MAX = 1_000_000;
 /** Milliseconds between two requests, until the edge says how many. */
 export const FLUSH_MS = 5_000;
 /** Milliseconds after which a request is given up and its events are sent again. */

@@ -1,102 +1,81 @@
-import { EVENT_CHARS_MAX, QUEUE_CHARS_MAX, QUEUE_EVENTS_MAX } from "./limits.js";
+import { EVENT_CHARS_MAX, QUEUE_EVENTS_MAX } from "./limits.js";
+import { attempt, type Store } from "./store.js";
 
 /** An event that waits, as the text that is sent. */
 export interface Item {
-  /** Which shard counts it: fixed with the event, for there its id is known should it come twice. */
+  /** Which shard counts it: fixed with the event, for it is there that its id is known should it come twice. */
   route: string;
   id: string;
   text: string;
-  /** It is under way. */
-  sending?: boolean;
-  /** It comes from a page that is gone, or from another tab. */
+  /** It was another page's: of one that is gone, or of a tab that may be sending it, too. */
   adopted?: boolean;
 }
-
-/** Storage, or none where the browser gives none. Each of its calls may throw. */
-export type Store = Pick<Storage, "length" | "key" | "getItem" | "setItem" | "removeItem"> | undefined;
 
 export type Queue = ReturnType<typeof openQueue>;
 
 /**
  * The events that wait.
  *
- * Each is an item of its own in the storage that a site's tabs share, named by route and id. An item never changes: tabs don't
- * write over each other, whoever ends early leaves whole events, and sending one twice is harmless.
+ * Each is an item of its own in the storage that a site's tabs share, called `<prefix> <route> <id>`. An item never changes: tabs
+ * don't write over each other, who ends early leaves whole events, and one that is sent twice is known by its id.
  */
-export function openQueue(store: Store, prefix: string) {
-  let items: Item[] = [];
-  let chars = 0;
+export function openQueue(store: () => Store, prefix: string) {
+  let waiting: Item[] = [];
 
-  const named = ({ route, id }: Item): string => prefix + route + " " + id;
+  const nameOf = ({ route, id }: Item): string => `${prefix} ${route} ${id}`;
 
-  const push = (item: Item): boolean => {
-    const { length } = item.text;
-    const room = length <= EVENT_CHARS_MAX && items.length < QUEUE_EVENTS_MAX && chars + length <= QUEUE_CHARS_MAX;
-    if (room) {
-      items.push(item);
-      chars += length;
-    }
-    return room;
+  /** Has an event wait, if there is room for it. */
+  const push = (item: Item): unknown =>
+    item.text.length <= EVENT_CHARS_MAX && waiting.length < QUEUE_EVENTS_MAX && waiting.push(item);
+
+  /** Forgets events that were counted, or never will be. */
+  const forget = (items: readonly Item[]): void => {
+    for (const item of items) attempt(() => store().removeItem(nameOf(item)));
   };
 
   return {
-    /** Takes an event in; `false` if there is no room for it. */
-    add(item: Item): boolean {
+    forget,
+
+    /** Takes in an event of this page; falsy if there is no room for it. */
+    add(item: Item): unknown {
       const room = push(item);
-      try {
-        if (room) store?.setItem(named(item), item.text);
-      } catch {
-        // No storage, or it is full: the event waits in memory.
-      }
+      if (room) attempt(() => store().setItem(nameOf(item), item.text));
       return room;
     },
 
-    /** Takes in what others have left in the storage. */
-    adopt(): void {
-      try {
-        const own = new Set(items.map(named));
-        for (let i = store?.length ?? 0; i--; ) {
-          const name = store?.key(i);
-          const [route, id] = name?.startsWith(prefix) ? name.slice(prefix.length).split(" ") : [];
-          const text = id && !own.has(name!) && store?.getItem(name!);
-          if (text) push({ route: route!, id: id!, text, adopted: true });
+    /** Takes in what other pages than that of a route have left in the storage, and clears away what there is no room for. */
+    adopt(own: string): void {
+      for (const name of attempt(() => Object.keys(store())) ?? []) {
+        const [product, key, route, id] = name.split(" ");
+        const text = id && route !== own && `${product} ${key}` === prefix && attempt(() => store().getItem(name));
+        if (text) {
+          const item = { route: route!, id: id!, text, adopted: true };
+          if (!push(item)) forget([item]);
         }
-      } catch {
-        // No storage: nobody left anything.
       }
     },
 
-    /** The next to send, under way from now on: of one route, oldest first, within so many bytes and events. */
+    /** The next to send, which wait no longer: of one route, oldest first, within so many bytes and events. */
     take(bytes: number, most: number): Item[] {
       const batch: Item[] = [];
-      for (const item of items) {
-        if (item.sending || (batch[0] && batch[0].route !== item.route)) continue;
-        if (batch.length === most || (bytes -= new Blob([item.text]).size + 1) < 0) break;
-        batch.push(item);
-      }
-      for (const item of batch) item.sending = true;
+      waiting = waiting.filter((item) => {
+        if (item.route !== (batch[0] ?? item).route || batch.length >= most || (bytes -= sizeOf(item.text) + 1) < 0) return true;
+        // Another tab may have had an answer for it.
+        if (!item.adopted || attempt(() => store().getItem(nameOf(item)))) batch.push(item);
+        return false;
+      });
       return batch;
     },
 
-    /** They wait again. */
+    /** They wait again, before all others. */
     release(batch: readonly Item[]): void {
-      for (const item of batch) item.sending = false;
+      waiting = [...batch, ...waiting];
     },
 
-    /** They are done with. */
-    remove(batch: readonly Item[]): void {
-      for (const item of batch) {
-        chars -= item.text.length;
-        try {
-          store?.removeItem(named(item));
-        } catch {
-          // It never was in there.
-        }
-      }
-      items = items.filter((item) => !batch.includes(item));
-    },
-
-    /** Whether something waits that isn't under way. */
-    waits: (): boolean => items.some((item) => !item.sending),
+    /** How many wait. */
+    waits: (): number => waiting.length,
   };
 }
+
+/** Bytes of a text. */
+export const sizeOf = (text: string): number => new Blob([text]).size;

@@ -1,35 +1,31 @@
 import { start } from "./core.js";
-import type { Auto, Catchment } from "./types.js";
-
-type Call = ArrayLike<unknown>;
-type Stub = { (...call: unknown[]): void; q?: Call[]; loaded?: true };
+import type { Auto } from "./types.js";
 
 // What `<script async src="https://EDGE/catchment.js" data-key="wk_…">` runs. The folder it came from is the edge, which writes
 // its epoch in as it serves the file.
-const page = window as unknown as { catchment?: Stub };
-const script = document.currentScript as HTMLScriptElement;
-const { key = "", endpoint = script.src, auto = "", localhost } = script.dataset;
 
-if (!page.catchment?.loaded) {
-  const calls = page.catchment?.q ?? [];
-  let api: Catchment | undefined;
-  const call = ([name, ...values]: unknown[]): void => {
-    (api as Record<string, (...values: unknown[]) => void> | undefined)?.[name as string]?.(...values);
-  };
-  page.catchment = (...values) => call(values);
-  page.catchment.loaded = true;
-  start(
+type Calls = Record<string, ((...values: unknown[]) => void) | undefined>;
+type Global = { (...call: unknown[]): void; q?: ArrayLike<unknown>[]; on?: true };
+
+const page = window as unknown as { catchment?: Global };
+const { src, dataset } = document.currentScript as HTMLScriptElement;
+
+// Pasted twice, it counts once.
+if (!page.catchment?.on) {
+  const started = start(
     {
-      key,
-      endpoint: new URL(endpoint, location.href).href,
-      auto: auto.split(" ") as Auto[],
-      localhost: localhost !== undefined,
+      key: dataset.key ?? "",
+      endpoint: dataset.endpoint ?? src,
+      auto: (dataset.auto ?? "").split(" ").filter(Boolean) as Auto[],
+      localhost: "localhost" in dataset,
       epoch: "__EPOCH__",
     },
-    () => import(new URL("catchment-auto.js", script.src).href),
-    (catchment) => {
-      api = catchment;
-      for (const made of calls) call(Array.from(made));
-    },
+    () => import(new URL("catchment-more.js", src).href),
   );
+  const calls = started?.[0] as Calls | undefined;
+  const waiting = page.catchment?.q ?? [];
+  page.catchment = (name, ...values) => calls?.[name as string]?.(...values);
+  page.catchment.on = true;
+  for (const call of waiting) page.catchment(...Array.from(call));
+  started?.[1]();
 }

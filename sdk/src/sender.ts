@@ -1,89 +1,94 @@
 import * as limits from "./limits.js";
-import type { Item, Queue } from "./queue.js";
+import type { Extras } from "./core.js";
+import { sizeOf, type Item, type Queue } from "./queue.js";
 
-/** The edge's answer, of what is read here: whoever answers may have written anything. */
-interface Answer {
+/** What the edge answers, as far as it is read here. */
+export interface Answer {
   error?: string;
   flush_ms?: number;
   epoch?: number;
-  rejected?: { reason: string }[];
+  rejected?: { event_id: string | null; reason: string }[];
 }
 
-/** How long to wait after so many failures, at least one: twice as long each time, and half as much again at random. */
+/** How long to wait after so many failures, at least one: twice as long each time, and up to half as much more or less. */
 export const backoffMs = (failures: number, random = Math.random()): number =>
   Math.min(limits.BACKOFF_MS_MAX, limits.BACKOFF_MS_MIN * 2 ** (failures - 1)) * (0.5 + random);
 
-/** Sends what waits in the queue, each event until someone who knows has answered for it. */
-export function startSender(queue: Queue, url: string, warn: (text: string) => void, learn: (epoch: number | undefined) => void) {
+/**
+ * Sends what waits in the queue, again and again, until someone who can know has answered for it. One request at a time, but for
+ * when the page goes. `learn` is told the epoch that an answer carries.
+ */
+export function startSender(queue: Queue, url: string, extras: () => Promise<Extras>, learn: (epoch?: number) => void) {
   const now = (): number => performance.now();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let flushMs = limits.FLUSH_MS;
   let sentAt = -Infinity;
   let failures = 0;
   let backoffUntil = 0;
-  /** The edge asked us to be silent until then; neither a network that is back nor a page that goes changes that. */
+  /** The edge wants silence until then; neither a network that is back nor a page that goes changes that. */
   let silentUntil = 0;
-  /** Fewer while looking for the event that spoils its batch. */
+  /** Events of a batch: fewer while looking for the one that spoils it. */
   let most = limits.REQUEST_EVENTS_MAX;
-  let underWay = 0;
+  let bytesUnderWay = 0;
 
-  const send = (batch: Item[]): void => {
+  /** Sends one batch; whether there was any. */
+  const send = (): boolean => {
+    const batch = queue.take(limits.REQUEST_BYTES_MAX - bytesUnderWay, most);
+    if (batch[0]) post(batch[0].route, batch);
+    return !!batch[0];
+  };
+
+  const post = async (route: string, batch: Item[]): Promise<void> => {
     const body = `{"sent_at":${Date.now()},"events":[${batch.map((item) => item.text)}]}`;
-    const { size } = new Blob([body]);
-    underWay += size;
-    // What waits already follows as soon as this is answered.
+    const bytes = sizeOf(body);
+    bytesUnderWay += bytes;
+    // What already waits follows as soon as this is answered.
     sentAt = queue.waits() ? -Infinity : now();
-
-    const settle = (status: number, answer: Answer, retryAfter: number): void => {
+    try {
+      // Text, and no header of ours: no leave must be asked for before. And no cookies go along.
+      const response = await fetch(`${url}&r=${route}`, {
+        method: "POST",
+        body,
+        keepalive: true,
+        credentials: "omit",
+        signal: AbortSignal.timeout?.(limits.ANSWER_MS_MAX),
+      });
+      const { status } = response;
+      const answer: Answer = (await response.json().catch(() => 0)) || {};
       if (status === 202) {
-        queue.remove(batch);
+        queue.forget(batch);
+        batch = [];
         failures = 0;
         most = Math.min(most * 2, limits.REQUEST_EVENTS_MAX);
         flushMs = answer.flush_ms || flushMs;
         learn(answer.epoch);
-        for (const { reason } of answer.rejected ?? []) warn(`an event was rejected: ${reason}`);
-      } else if (batch.length > 1 && /^(not_|malf|too_)/.test(answer.error!)) {
-        most = batch.length >> 1;
-        sentAt = -Infinity;
-      } else if (status >= 400 && status < 500 && status !== 408 && status !== 429) {
-        warn(`${batch.length} event(s) were refused: ${answer.error || status}`);
-        queue.remove(batch);
+        if (answer.rejected?.[0]) (await extras()).explain(answer.rejected);
+      } else if (/^4(?!08|29)/.test(`${status}`)) {
+        const fewer = (await extras()).judge(batch.length, status, answer.error);
+        if (fewer) {
+          most = fewer;
+          sentAt = -Infinity;
+        } else {
+          queue.forget(batch);
+          batch = [];
+        }
       } else {
-        backoffUntil = now() + backoffMs(++failures);
-        if (retryAfter) silentUntil = now() + Math.min(retryAfter * 1000, limits.RETRY_AFTER_MS_MAX);
+        silentUntil = now() + Math.min((+response.headers.get("retry-after")! || 0) * 1000, limits.RETRY_AFTER_MS_MAX);
+        throw 0;
       }
-    };
-
-    // Text without headers of ours needs no leave from the edge first, and takes no cookies along.
-    fetch(`${url}&r=${batch[0]!.route}`, {
-      method: "POST",
-      body,
-      keepalive: true,
-      credentials: "omit",
-      signal: AbortSignal.timeout?.(limits.ANSWER_MS_MAX) ?? null,
-    })
-      .then(async (response) =>
-        settle(response.status, (await response.json().catch(() => 0)) || {}, +response.headers.get("retry-after")!),
-      )
-      .catch(() => settle(0, {}, 0))
-      .then(() => {
-        underWay -= size;
-        queue.release(batch);
-        schedule();
-      });
-  };
-
-  const flush = (): void => {
-    const batch = queue.take(limits.REQUEST_BYTES_MAX - underWay, most);
-    if (batch[0]) send(batch);
+    } catch {
+      sentAt = -Infinity;
+      backoffUntil = now() + backoffMs(++failures);
+    }
+    bytesUnderWay -= bytes;
+    queue.release(batch);
+    schedule();
   };
 
   /** Sends what waits as soon as it may be sent. */
   const schedule = (): void => {
     clearTimeout(timer);
-    if (!underWay && queue.waits()) {
-      timer = setTimeout(flush, Math.max(sentAt + flushMs, backoffUntil, silentUntil) - now());
-    }
+    if (!bytesUnderWay && queue.waits()) timer = setTimeout(send, Math.max(sentAt + flushMs, backoffUntil, silentUntil) - now());
   };
 
   return {
@@ -95,11 +100,9 @@ export function startSender(queue: Queue, url: string, warn: (text: string) => v
       schedule();
     },
 
-    /** The page goes, perhaps for good: what fits goes with it, and stays in the storage until a later page has an answer for it. */
+    /** The page goes, perhaps for good: what fits goes with it, and stays in the storage until there is an answer for it. */
     leave(): void {
-      if (now() < silentUntil) return;
-      let batch: Item[];
-      while ((batch = queue.take(limits.REQUEST_BYTES_MAX - underWay, most))[0]) send(batch);
+      if (now() >= silentUntil) while (send());
     },
   };
 }

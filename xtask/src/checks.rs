@@ -1,7 +1,7 @@
 //! `cargo xtask test`: format, lints, documentation, then all tests, against the real processes.
 
 use std::path::Path;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::Instant;
 use std::{env, fs};
 
@@ -55,6 +55,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     tools::node_packages()?;
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
+    Step::begin("test the SDK's parts").run(node_tests("sdk/test", &[])?)?;
     builds::dashboard()?;
 
     let runner: &[&str] = if works(cargo(&["nextest", "--version"])) { &["nextest", "run"] } else { &["test"] };
@@ -76,7 +77,14 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
 
 /// The SDK and the dashboard in a real Chromium, against the real processes.
 fn browser(chromium: &Path) -> Result<(), String> {
-    let folder = root().join("tests/browser");
+    let mut node = node_tests("tests/browser", &["--test-concurrency=1"])?;
+    node.env("CATCHMENT_CHROMIUM", chromium);
+    Step::begin("test in a browser").run(node)
+}
+
+/// Node over a folder's tests.
+fn node_tests(folder: &str, flags: &[&str]) -> Result<Command, String> {
+    let folder = root().join(folder);
     let read = |error| format!("{} can't be read: {error}.", folder.display());
     let mut files = Vec::new();
     for entry in fs::read_dir(&folder).map_err(read)? {
@@ -86,7 +94,7 @@ fn browser(chromium: &Path) -> Result<(), String> {
         }
     }
     files.sort();
-    let mut node = command("node", &["--test", "--test-reporter=spec", "--test-concurrency=1"]);
-    node.args(files).env("CATCHMENT_CHROMIUM", chromium);
-    Step::begin("test in a browser").run(node)
+    let mut node = command("node", &["--test", "--test-reporter=spec"]);
+    node.args(flags).args(files);
+    Ok(node)
 }

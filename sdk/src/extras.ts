@@ -1,0 +1,92 @@
+import type { Answer } from "./sender.js";
+import type { Auto, Properties } from "./types.js";
+import { watchVitals } from "./vitals.js";
+
+/** Has an event sent; `of` says of which page, if not of the one that is shown. */
+export type Add = (type: string, properties?: Properties, of?: { page: string }) => void;
+
+const nothing = (): void => {};
+
+/** Catches what was opted in for. What it gives is to be called before another page is shown. */
+export function watch(auto: readonly Auto[], add: Add): () => void {
+  if (auto.includes("clicks")) watchClicks(add);
+  if (auto.includes("forms")) watchForms(add);
+  if (auto.includes("vitals")) onLeave(watchVitals(add));
+  return auto.includes("scroll") ? watchScroll(add) : nothing;
+}
+
+/** Acts as the page goes, before the sender does: that listens where this event arrives later. */
+function onLeave(act: () => void): void {
+  document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && act());
+}
+
+/** What an element is about: its `data-category`, `data-product` and `data-plan`. */
+function about(target: EventTarget | null): Properties {
+  const { category, product, plan } = (target as HTMLElement).dataset;
+  return { category, product, plan };
+}
+
+/** `click`: on what can be clicked. */
+function watchClicks(add: Add): void {
+  const clickable = "a, button, summary, [role=button], [type=submit], [type=button], [data-product]";
+  const click = ({ target }: Event): void => {
+    const element = target instanceof Element && target.closest(clickable);
+    if (element) add("click", about(element));
+  };
+  // As the first to hear of it: what a page does with a click may well be to go.
+  addEventListener("click", click, true);
+}
+
+/** `form_submit`: nothing of what was filled in is read. */
+function watchForms(add: Add): void {
+  addEventListener("submit", ({ target }) => add("form_submit", about(target)), true);
+}
+
+/** `scroll`, once for each page as it is left: `scroll_percent` is how far down it was seen. */
+function watchScroll(add: Add): () => void {
+  let page = location.pathname;
+  let told = false;
+  let deepest = 0;
+  let height = 1;
+  const measure = (): void => {
+    deepest = Math.max(deepest, scrollY + innerHeight);
+    height = document.documentElement.scrollHeight;
+  };
+  const tell = (): void => {
+    measure();
+    if (!told) add("scroll", { scroll_percent: Math.min(100, Math.round((100 * deepest) / height)) }, { page });
+    told = true;
+  };
+  measure();
+  addEventListener("scroll", measure, { passive: true });
+  onLeave(tell);
+  return () => {
+    tell();
+    page = location.pathname;
+    told = false;
+    deepest = 0;
+  };
+}
+
+const said = new Set<string>();
+
+/** Says once what a developer should know. */
+function warn(text: string): void {
+  if (!said.has(text)) console.warn("Catchment:", text);
+  said.add(text);
+}
+
+/** Says why the edge didn't count some events. */
+export function explain(rejected: NonNullable<Answer["rejected"]>): void {
+  for (const { reason } of rejected) warn(`an event was rejected: ${reason}`);
+}
+
+/**
+ * What becomes of a batch that the edge refused for good: the number of events to try at once, for one that can't be read must not
+ * take others with it; or 0, and it is to be dropped.
+ */
+export function judge(events: number, status: number, error = `status ${status}`): number {
+  if (events > 1 && (status === 413 || error === "malformed" || error === "not_utf8")) return events >> 1;
+  warn(`events were refused, and dropped: ${error}`);
+  return 0;
+}
