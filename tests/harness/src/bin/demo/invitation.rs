@@ -39,7 +39,6 @@ impl Invitation<'_> {
             "\n  shop       {shop}/\n  dashboard  {}\n\
              \nOpen both, side by side. Nothing leaves this machine.\n\
              \n  · Click around in the shop and buy something: the dashboard shows it before you look up.\n\
-             \n  · Come from somewhere: {shop}/?utm_source=newsletter\n\
              \n  · Take the dashboard's tab offline (developer tools, Network) and back: it resumes where it was.\n{}\
              \n  · Send an event yourself, and ask:\n\
              \n      curl '{edge}/v1/events?k={write_key}' -d '{{\"event_id\":\"mine-1\",\"event_type\":\"page_view\",\"user_id\":\"me\",\"timestamp\":'$(date +%s)',\"page\":\"/hello\"}}'\n\

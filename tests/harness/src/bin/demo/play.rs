@@ -82,6 +82,7 @@ async fn fill(cluster: &Cluster, history: &Trace) -> Result<()> {
         eprintln!("  {} of them were rejected: {}, …", count(outcome.rejected.len() as u64), rejected.reason);
     }
     let span = (minute(first), minute(last) + MINUTE_MS);
+    eprintln!("▸ wait until all of them are counted");
     cluster.api(&client()?).reaches("events", span, outcome.accepted, PATIENCE).await
 }
 
