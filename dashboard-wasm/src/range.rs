@@ -113,7 +113,7 @@ impl Range {
         }
     }
 
-    /// What it is compared with, after "than": `the 30 minutes before`.
+    /// What it is compared with, after "vs": `the 30 minutes before`.
     pub fn before_title(self) -> String {
         match self {
             Range::HalfHour => "the 30 minutes before".into(),

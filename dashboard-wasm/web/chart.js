@@ -1,7 +1,6 @@
 // Bars over time, drawn by uPlot: all events, and the page views among them in front.
 import uPlot from "uplot";
 
-const HEIGHT = 260;
 const HOUR = 3600;
 const DAY = 24 * HOUR;
 /** Steps between labels, in seconds: multiples that begin with UTC's days. */
@@ -15,7 +14,8 @@ const count = new Intl.NumberFormat("en", { notation: "compact" });
 export class Chart {
   /**
    * @param {HTMLElement} host what it fills
-   * @param {(at: number, left: number) => void} point called with the bucket that is pointed at (-1: none) and where that is
+   * @param {(at: number, edge: number, right: boolean) => void} point called with the bucket that is pointed at (-1: none), and
+   *   the edge beside which there is room, to the right of it or to the left
    */
   constructor(host, point) {
     this.host = host;
@@ -29,9 +29,9 @@ export class Chart {
     const axis = { stroke: colour("--muted"), font: `12px ${getComputedStyle(host).fontFamily}`, ticks: { show: false } };
     this.plot = new uPlot(
       {
-        width: host.clientWidth || 600,
-        height: HEIGHT,
-        padding: [12, 8, 0, 0],
+        width: host.clientWidth,
+        height: host.clientHeight,
+        padding: [12, 24, 0, 0],
         legend: { show: false },
         cursor: { x: false, y: false, points: { show: false }, drag: { x: false, y: false } },
         scales: {
@@ -48,7 +48,7 @@ export class Chart {
       [[], [], []],
       host,
     );
-    new ResizeObserver(() => this.plot.setSize({ width: host.clientWidth, height: HEIGHT })).observe(host);
+    new ResizeObserver(() => this.plot.setSize({ width: host.clientWidth, height: host.clientHeight })).observe(host);
     host.addEventListener("keydown", (event) => this.walk(event));
     host.addEventListener("blur", () => this.plot.setCursor({ left: -10, top: -10 }));
   }
@@ -75,12 +75,15 @@ export class Chart {
     const { idx, left } = this.plot.cursor;
     const at = idx == null || left < 0 ? -1 : idx;
     this.column.hidden = at < 0;
-    if (at < 0) return this.point(-1, 0);
+    if (at < 0) return this.point(-1, 0, true);
     const middle = this.plot.data[0][at];
     const [from, to] = [middle - this.step / 2, middle + this.step / 2].map((x) => this.plot.valToPos(x, "x"));
     this.column.style.left = `${from}px`;
     this.column.style.width = `${to - from}px`;
-    this.point(at, this.plot.over.offsetLeft + (from + to) / 2);
+    const { offsetLeft, clientWidth } = this.plot.over;
+    // Beside the column, on the side with more room.
+    const right = (from + to) / 2 < clientWidth / 2;
+    this.point(at, offsetLeft + (right ? to : from), right);
   }
 
   /** Left and right go from bucket to bucket. */

@@ -50,6 +50,9 @@ fn act(button: &Element) {
         (Some("open"), Some(panel)) => {
             let open = (link.open != Some(panel)).then_some(panel);
             happen(Event::Look(Link { open, ..link }));
+            // After the frame that moves it.
+            let button = button.clone();
+            dom::next_frame(move || dom::next_frame(move || dom::reveal(&button)));
         }
         (Some("csv"), Some(panel)) => save(panel),
         (Some("table"), _) => {

@@ -11,7 +11,7 @@ extern "C" {
     type Chart;
 
     #[wasm_bindgen(constructor)]
-    fn new(host: &Element, point: &Closure<dyn FnMut(i32, f64)>) -> Chart;
+    fn new(host: &Element, point: &Closure<dyn FnMut(i32, f64, bool)>) -> Chart;
 
     /// Starts, events and page views of buckets; how long one is, the first's start, the last's end. Times are seconds.
     #[wasm_bindgen(method)]
@@ -29,16 +29,27 @@ extern "C" {
     fn paint(this: &Chart);
 }
 
+/// What is pointed at.
+#[derive(Clone, Copy)]
+pub(super) struct Pointed {
+    /// Which bucket.
+    pub at: usize,
+    /// The edge beside which there is room to say what it is, in pixels.
+    pub edge: f64,
+    /// On which side of it.
+    pub right: bool,
+}
+
 /// A chart.
 pub(super) struct Drawing {
     chart: Chart,
-    _point: Closure<dyn FnMut(i32, f64)>,
+    _point: Closure<dyn FnMut(i32, f64, bool)>,
 }
 
 impl Drawing {
-    /// An empty one that fills an element. `point` is called with the bucket that is pointed at, if any, and where that is.
-    pub(super) fn new(host: &Element, mut point: impl FnMut(Option<usize>, f64) + 'static) -> Drawing {
-        let point = Closure::<dyn FnMut(i32, f64)>::new(move |at: i32, left| point(usize::try_from(at).ok(), left));
+    /// An empty one that fills an element. `point` is called with what is pointed at, if anything is.
+    pub(super) fn new(host: &Element, mut point: impl FnMut(Option<Pointed>) + 'static) -> Drawing {
+        let point = Closure::<dyn FnMut(i32, f64, bool)>::new(move |at: i32, edge, right| point(usize::try_from(at).ok().map(|at| Pointed { at, edge, right })));
         Drawing { chart: Chart::new(host, &point), _point: point }
     }
 

@@ -2,7 +2,7 @@
 
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
-use web_sys::{Document, Element, EventTarget, HtmlElement, Window};
+use web_sys::{Document, Element, EventTarget, HtmlElement, ScrollIntoViewOptions, ScrollLogicalPosition, Window};
 
 pub(super) fn window() -> Window {
     // Wasm of this crate is loaded by a page alone.
@@ -77,6 +77,13 @@ pub(super) fn every(ms: i32, handler: impl FnMut() + 'static) {
 
 pub(super) fn next_frame(handler: impl FnOnce() + 'static) {
     window().request_animation_frame(Closure::once_into_js(handler).unchecked_ref()).ok();
+}
+
+/// Scrolls no further than it takes to see an element.
+pub(super) fn reveal(element: &Element) {
+    let options = ScrollIntoViewOptions::new();
+    options.set_block(ScrollLogicalPosition::Nearest);
+    element.scroll_into_view_with_scroll_into_view_options(&options);
 }
 
 /// Whether things may move.

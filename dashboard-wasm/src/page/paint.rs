@@ -6,7 +6,7 @@ use js_sys::{Array, Intl, Object, Reflect};
 use wasm_bindgen::{JsCast, JsValue};
 use web_sys::Element;
 
-use super::chart::Drawing;
+use super::chart::{Drawing, Pointed};
 use super::rows::{Line, Rows};
 use super::{PAGE, dom, paint_soon};
 use crate::change::{Change, Direction};
@@ -29,8 +29,8 @@ pub(super) struct Painter {
     drawing: Option<Drawing>,
     /// What the chart shows.
     shown: Option<Shown>,
-    /// The bucket that is pointed at, and where that is.
-    pointed: Option<(usize, f64)>,
+    /// What is pointed at in it.
+    pointed: Option<Pointed>,
     /// The chart's table is to be seen.
     tabled: bool,
     countries: Intl::DisplayNames,
@@ -186,11 +186,11 @@ impl Painter {
 }
 
 /// The chart is pointed at, perhaps while it is drawn: painted with the next frame.
-fn point(at: Option<usize>, left: f64) {
+fn point(pointed: Option<Pointed>) {
     dom::next_frame(move || {
         PAGE.with(|page| {
             if let Some(painter) = &mut *page.painter.borrow_mut() {
-                painter.pointed = at.map(|at| (at, left));
+                painter.pointed = pointed;
             }
         });
         paint_soon();
@@ -279,7 +279,7 @@ fn paint_users(panel: &Element, model: &Model, shown: &users::Shown) {
     }
     let change = model.change("users", shown.users.value);
     let than =
-        if change.is_some() { format!("than {}", model.range().before_title()) } else { "different people".into() };
+        if change.is_some() { format!("vs {}", model.range().before_title()) } else { "different people".into() };
     paint_change(panel, "change", change);
     text_of("than", &than);
     for (name, metric, figure_of) in
@@ -306,15 +306,16 @@ fn paint_change(of: &Element, name: &str, change: Option<Change>) {
     dom::set(&element, "data-direction", direction);
 }
 
-fn paint_reading(panel: &Element, shown: Option<&Shown>, pointed: Option<(usize, f64)>) {
+fn paint_reading(panel: &Element, shown: Option<&Shown>, pointed: Option<Pointed>) {
     let Some(reading) = dom::part(panel, "reading") else { return };
-    let found = pointed.zip(shown).filter(|((at, _), shown)| *at < shown.starts.len());
+    let found = pointed.zip(shown).filter(|(pointed, shown)| pointed.at < shown.starts.len());
     dom::flag(&reading, "hidden", found.is_none());
-    if let Some(((at, left), shown)) = found {
+    if let Some((Pointed { at, edge, right }, shown)) = found {
         let [events, views, people] =
             [&shown.events, &shown.page_views, &shown.users].map(|series| format::count(series[at]));
         dom::set_text(&reading, &format!("{}\n{events} events\n{views} page views\n{people} people", shown.name(at)));
-        dom::style(&reading, "--left", &format!("{left:.0}px"));
+        dom::style(&reading, "--edge", &format!("{edge:.0}px"));
+        dom::set(&reading, "data-side", if right { "right" } else { "left" });
     }
 }
 
