@@ -44,16 +44,25 @@ impl Date {
         (date.civil() == (year, month, day)).then_some(date)
     }
 
+    /// Its year.
+    pub fn year(self) -> i64 {
+        self.civil().0
+    }
+
+    /// `23 Nov`.
+    pub fn brief(self) -> String {
+        let (_, month, day) = self.civil();
+        format!("{day} {}", MONTHS[month as usize - 1])
+    }
+
     /// `Mon 23 Nov`.
     pub fn short(self) -> String {
-        let (_, month, day) = self.civil();
-        format!("{} {day} {}", WEEKDAYS[self.0.rem_euclid(7) as usize], MONTHS[month as usize - 1])
+        format!("{} {}", WEEKDAYS[self.0.rem_euclid(7) as usize], self.brief())
     }
 
     /// `23 Nov 2026`.
     pub fn long(self) -> String {
-        let (year, month, day) = self.civil();
-        format!("{day} {} {year}", MONTHS[month as usize - 1])
+        format!("{} {}", self.brief(), self.year())
     }
 
     /// Howard Hinnant's `days_from_civil`: years begin in March, so that the leap day comes last.

@@ -74,6 +74,15 @@ pub enum Effect {
     Address(String),
 }
 
+/// Nothing to see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Silence {
+    /// In the range that is looked at.
+    Here,
+    /// For a month: nobody sends yet.
+    Ever,
+}
+
 /// What the dashboard knows.
 #[derive(Debug, Default)]
 pub struct Model {
@@ -260,6 +269,11 @@ impl Model {
                 wanted.push(question);
             }
         }
+        // Where nothing is seen, it makes a difference whether there ever was something.
+        let month = users::question(Range::Month);
+        if self.silence().is_some() && !wanted.contains(&month) {
+            wanted.push(month);
+        }
         let said = self.subscriptions.want(&wanted);
         if self.connection != Connection::Live {
             // All of it is said once there is a connection.
@@ -314,6 +328,19 @@ impl Model {
         match self.answer(panel) {
             Answer::Known(_, mirror) if mirror.version() > 0 => Some(mirror),
             _ => None,
+        }
+    }
+
+    /// Whether there is nothing to see, once that is known.
+    pub fn silence(&self) -> Option<Silence> {
+        let is_empty = |answer: &Answer| match answer {
+            Answer::Known(_, mirror) if mirror.version() > 0 => Some(users::show(mirror).events.value == 0.0),
+            _ => None,
+        };
+        match (is_empty(self.answer(Panel::Users))?, self.subscriptions.answer(&users::question(Range::Month))) {
+            (false, _) => None,
+            (true, month) if is_empty(month) == Some(true) => Some(Silence::Ever),
+            (true, _) => Some(Silence::Here),
         }
     }
 

@@ -109,6 +109,7 @@ impl Range {
             Range::Week => "Last 7 days".into(),
             Range::Month => "Last 30 days".into(),
             Range::Days(from, to) if from == to => from.long(),
+            Range::Days(from, to) if from.year() == to.year() => format!("{} – {}", from.brief(), to.long()),
             Range::Days(from, to) => format!("{} – {}", from.long(), to.long()),
         }
     }
@@ -189,6 +190,14 @@ mod tests {
         for word in ["", "2d", "2026-01-02..2026-01-01", "2026-01-01..", "1970-01-01..9999-12-31", "2026-01-01"] {
             assert_eq!(Range::parse(word), None, "{word}");
         }
+    }
+
+    #[test]
+    fn titles_say_no_year_twice() {
+        let title = |from, to| Range::days(day(from), day(to)).unwrap().title();
+        assert_eq!(title("2026-01-31", "2026-01-31"), "31 Jan 2026");
+        assert_eq!(title("2026-01-31", "2026-02-01"), "31 Jan – 1 Feb 2026");
+        assert_eq!(title("2025-12-31", "2026-01-01"), "31 Dec 2025 – 1 Jan 2026");
     }
 
     #[test]

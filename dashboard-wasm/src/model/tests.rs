@@ -142,27 +142,55 @@ fn the_period_before_moves_with_the_minutes() {
     assert!(dashboard.model.change("users", 100.0).is_some());
 }
 
-#[test]
-fn a_new_currency_is_found_with_the_events_that_bring_it() {
-    let (mut dashboard, effects) = Dashboard::signed_in();
-    let number = effects.iter().find_map(|effect| match effect {
-        Effect::Say(text) if text.contains("metric=page_views&last=1d") => {
+/// The number under which a question was subscribed to.
+fn number(effects: &[Effect], question: &str) -> Option<u64> {
+    effects.iter().find_map(|effect| match effect {
+        Effect::Say(text) if text.contains(&format!("\"{question}\"")) => {
             text.strip_prefix("{\"subscribe\":")?.split(',').next()?.parse().ok()
         }
         _ => None,
-    });
+    })
+}
+
+/// The view of a range's totals, and an update of it.
+fn totals(subscription: u64, view: u64) -> Message {
     let metrics = users::METRICS.map(str::to_owned).to_vec();
-    let view = View { subscription: number.unwrap(), view: 3, metrics, cube: "event_type".into(), tier: Tier::Day };
-    dashboard.hear(Message::View(view));
-    let update = |from: u64, count: u64| {
-        let sums = vec![Sum::Users(Users::default()), Sum::Count(count), Sum::Count(0)];
-        let row = Changed { key: RowKey { bucket: 0, group: None }, whole: true, sums };
-        let rows = vec![row];
-        Message::Update(Update { view: 3, from, to: from + 1, start: 0, end: 1, as_of: None, gone: Vec::new(), rows })
-    };
-    assert_eq!(dashboard.hear(update(0, 1)), [], "just asked");
+    Message::View(View { subscription, view, metrics, cube: "event_type".into(), tier: Tier::Day })
+}
+
+fn events(view: u64, from: u64, count: u64) -> Message {
+    let sums = vec![Sum::Users(Users::default()), Sum::Count(count), Sum::Count(0)];
+    let rows = vec![Changed { key: RowKey { bucket: 0, group: None }, whole: true, sums }];
+    Message::Update(Update { view, from, to: from + 1, start: 0, end: 1, as_of: None, gone: Vec::new(), rows })
+}
+
+#[test]
+fn silence_is_told_from_a_quiet_day() {
+    let (mut dashboard, effects) = Dashboard::signed_in();
+    assert_eq!(dashboard.model.silence(), None, "not known yet");
+    dashboard.hear(totals(number(&effects, &users::question(Range::Today)).unwrap(), 3));
+    dashboard.hear(events(3, 0, 0));
+    assert_eq!(dashboard.model.silence(), Some(Silence::Here));
+    let effects = dashboard.later(250);
+    dashboard.hear(totals(number(&effects, &users::question(Range::Month)).unwrap(), 4));
+    dashboard.hear(events(4, 0, 0));
+    assert_eq!(dashboard.model.silence(), Some(Silence::Ever));
+    dashboard.hear(events(4, 1, 9));
+    assert_eq!(dashboard.model.silence(), Some(Silence::Here));
+    dashboard.hear(events(3, 1, 1));
+    assert_eq!(dashboard.model.silence(), None);
+    assert!(
+        dashboard.later(250).iter().any(|effect| matches!(effect, Effect::Say(text) if text.contains("unsubscribe")))
+    );
+}
+
+#[test]
+fn a_new_currency_is_found_with_the_events_that_bring_it() {
+    let (mut dashboard, effects) = Dashboard::signed_in();
+    dashboard.hear(totals(number(&effects, &users::question(Range::Today)).unwrap(), 3));
+    assert_eq!(dashboard.hear(events(3, 0, 1)), [], "just asked");
     dashboard.now += MEASURES_MS;
-    assert_eq!(dashboard.hear(update(1, 2)), [Effect::AskMeasures("last=1d".into())]);
+    assert_eq!(dashboard.hear(events(3, 1, 2)), [Effect::AskMeasures("last=1d".into())]);
     let effects = dashboard.on(Event::Answered(Reply::Measures(vec!["revenue_EUR".into()])));
     assert_eq!(subscribed(&effects), 1);
     assert!(before(&effects).unwrap().contains("&metric=sum:revenue_EUR&"));

@@ -30,6 +30,11 @@ pub(super) fn listen() {
             _ => {}
         }
     });
+    dom::on(&document, "keydown", |event: web_sys::KeyboardEvent| {
+        if event.key() == "Escape" {
+            leave();
+        }
+    });
     if let Ok(Some(dark)) = dom::window().match_media("(prefers-color-scheme: dark)") {
         dom::on(&dark, "change", |_: web_sys::Event| with_painter(|painter, _| painter.repaint()));
     }
@@ -59,11 +64,31 @@ fn act(button: &Element) {
             with_painter(|painter, _| painter.toggle_table());
             paint_soon();
         }
-        (Some("copy"), _) => copy_link(),
+        // The address says what is looked at, and not the key.
+        (Some("copy"), _) => {
+            let address = dom::window().location().href().unwrap_or_default();
+            copy(address, "Link copied. Whoever opens it signs in with a key of their own.");
+        }
+        (Some("copy-line"), _) => {
+            let line = dom::page_part("snippet").and_then(|snippet| snippet.text_content());
+            copy(line.unwrap_or_default(), "Copied");
+        }
         (Some("theme"), _) => switch_theme(),
         (Some("sign-out"), _) => happen(Event::SignOut),
         (Some("skip"), _) => focus("figures"),
         _ => {}
+    }
+}
+
+/// Leaves what was opened last: the dates, or else the panel that is shown large.
+fn leave() {
+    let dates = dom::page_part("dates-form").is_some_and(|form| !form.has_attribute("hidden"));
+    let link = read(|model| model.link());
+    if dates {
+        fold_dates(true);
+        focus("dates-button");
+    } else if link.open.is_some() {
+        happen(Event::Look(Link { open: None, ..link }));
     }
 }
 
@@ -152,21 +177,19 @@ fn download(name: &str, text: &str) -> Result<(), JsValue> {
     Url::revoke_object_url(&url)
 }
 
-/// The address says what is looked at, and not the key. Pages that came without TLS have no clipboard: there it is shown.
-fn copy_link() {
-    let Ok(address) = dom::window().location().href() else { return };
+/// Copies a text; pages that came without TLS have no clipboard: there it is shown.
+fn copy(text: String, done: &'static str) {
     let navigator = dom::window().navigator();
-    if Reflect::get(&navigator, &"clipboard".into()).is_ok_and(|clipboard| clipboard.is_object()) {
-        let written = navigator.clipboard().write_text(&address);
-        spawn_local(async move {
-            match JsFuture::from(written).await {
-                Ok(_) => say("Link copied. Whoever opens it signs in with a key of their own."),
-                Err(_) => say(&address),
-            }
-        });
-    } else {
-        say(&address);
+    if !Reflect::get(&navigator, &"clipboard".into()).is_ok_and(|clipboard| clipboard.is_object()) {
+        return say(&text);
     }
+    let written = navigator.clipboard().write_text(&text);
+    spawn_local(async move {
+        match JsFuture::from(written).await {
+            Ok(_) => say(done),
+            Err(_) => say(&text),
+        }
+    });
 }
 
 fn switch_theme() {

@@ -49,7 +49,9 @@ pub(super) struct Drawing {
 impl Drawing {
     /// An empty one that fills an element. `point` is called with what is pointed at, if anything is.
     pub(super) fn new(host: &Element, mut point: impl FnMut(Option<Pointed>) + 'static) -> Drawing {
-        let point = Closure::<dyn FnMut(i32, f64, bool)>::new(move |at: i32, edge, right| point(usize::try_from(at).ok().map(|at| Pointed { at, edge, right })));
+        let point = Closure::<dyn FnMut(i32, f64, bool)>::new(move |at: i32, edge, right| {
+            point(usize::try_from(at).ok().map(|at| Pointed { at, edge, right }))
+        });
         Drawing { chart: Chart::new(host, &point), _point: point }
     }
 

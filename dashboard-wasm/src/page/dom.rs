@@ -2,7 +2,9 @@
 
 use wasm_bindgen::convert::FromWasmAbi;
 use wasm_bindgen::prelude::*;
-use web_sys::{Document, Element, EventTarget, HtmlElement, ScrollIntoViewOptions, ScrollLogicalPosition, Window};
+use web_sys::{
+    Document, Element, EventTarget, HtmlElement, NodeList, ScrollIntoViewOptions, ScrollLogicalPosition, Window,
+};
 
 pub(super) fn window() -> Window {
     // Wasm of this crate is loaded by a page alone.
@@ -22,6 +24,13 @@ pub(super) fn part(of: &Element, name: &str) -> Option<Element> {
 /// The element with `data-part="…"` in the page.
 pub(super) fn page_part(name: &str) -> Option<Element> {
     part(&root()?, name)
+}
+
+/// All elements that match.
+pub(super) fn all(selector: &str) -> impl Iterator<Item = Element> {
+    let found = document().query_selector_all(selector).ok();
+    let count = found.as_ref().map_or(0, NodeList::length);
+    (0..count).filter_map(move |at| found.as_ref()?.item(at)?.dyn_into().ok())
 }
 
 /// The `<html>` element.

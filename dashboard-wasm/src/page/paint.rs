@@ -3,7 +3,7 @@
 use catchment_cells::Estimate;
 use catchment_cells::row::OTHER;
 use js_sys::{Array, Intl, Object, Reflect};
-use wasm_bindgen::{JsCast, JsValue};
+use wasm_bindgen::JsValue;
 use web_sys::Element;
 
 use super::chart::{Drawing, Pointed};
@@ -12,7 +12,7 @@ use super::{PAGE, dom, paint_soon};
 use crate::change::{Change, Direction};
 use crate::connection::Connection;
 use crate::format;
-use crate::model::Model;
+use crate::model::{Model, Silence};
 use crate::panel::events::Shown;
 use crate::panel::{Panel, active, events, groups, revenue, users};
 use crate::range::Range;
@@ -25,7 +25,7 @@ const TOAST_MS: i64 = 4_000;
 
 /// What was painted, where it can't be read from the document.
 pub(super) struct Painter {
-    panels: Vec<(Panel, Element, Rows)>,
+    panels: Vec<Place>,
     drawing: Option<Drawing>,
     /// What the chart shows.
     shown: Option<Shown>,
@@ -35,8 +35,19 @@ pub(super) struct Painter {
     tabled: bool,
     countries: Intl::DisplayNames,
     toast: Option<(String, i64)>,
+    /// Active users, for the title.
+    active: Option<f64>,
     /// The state of the connection that was spoken of last.
     spoken: &'static str,
+}
+
+/// A panel in the page.
+struct Place {
+    panel: Panel,
+    element: Element,
+    rows: Rows,
+    /// The cursor of the answer that it shows, and the minute that it was shown in.
+    painted: Option<(String, i64)>,
 }
 
 impl Painter {
@@ -45,7 +56,7 @@ impl Painter {
         let find = |panel: Panel| {
             let element = dom::document().query_selector(&format!("[data-panel={}]", panel.name())).ok()??;
             tools(panel, &element);
-            Some((panel, element, Rows::default()))
+            Some(Place { panel, element, rows: Rows::default(), painted: None })
         };
         let options = Object::new();
         Reflect::set(&options, &"type".into(), &"region".into()).ok();
@@ -57,6 +68,7 @@ impl Painter {
             tabled: false,
             countries: Intl::DisplayNames::new(&Array::of1(&"en".into()), &options),
             toast: None,
+            active: None,
             spoken: "",
         };
         if let Some(minutes) = dom::page_part("minutes") {
@@ -77,50 +89,61 @@ impl Painter {
             return;
         }
         self.paint_connection(model, now);
-        paint_head(model);
         let minute = model.minute(now);
-        for (panel, element, rows) in &mut self.panels {
-            let mirror = model.mirror(*panel);
-            let (state, error) = state(model, *panel);
+        for place in &mut self.panels {
+            let (panel, element) = (place.panel, &place.element);
+            let (state, error) = state(model, panel);
             dom::set(element, "data-state", state);
             dom::set(element, "aria-busy", if state == "loading" { "true" } else { "false" });
             if let Some(message) = dom::part(element, "error") {
                 dom::set_text(&message, error);
             }
             if panel.opens() {
-                let open = model.link().open == Some(*panel);
-                dom::flag(element, "data-open", open);
-                open_button(element, open);
+                paint_open(element, model.link().open == Some(panel));
             }
-            let Some(mirror) = mirror else { continue };
+            // Until another answer comes, the last one stays.
+            let Some(mirror) = model.mirror(panel) else { continue };
             match panel {
-                Panel::Active => paint_active(element, &active::show(mirror)),
+                // Also changed by the period before.
                 Panel::Users => paint_users(element, model, &users::show(mirror)),
+                Panel::Revenue => paint_revenue(element, model, &revenue::show(mirror, model.currencies())),
+                _ => {
+                    let painted = Some((mirror.cursor(), minute));
+                    if std::mem::replace(&mut place.painted, painted.clone()) == painted {
+                        continue;
+                    }
+                }
+            }
+            match panel {
+                Panel::Users | Panel::Revenue => {}
+                Panel::Active => {
+                    let shown = active::show(mirror);
+                    paint_active(element, &shown);
+                    self.active = Some(shown.users.value);
+                }
                 Panel::Events => {
                     let shown = events::show(mirror, model.range(), minute);
                     if self.drawing.is_none() {
                         self.drawing = dom::part(element, "chart").map(|host| Drawing::new(&host, point));
                     }
-                    if let Some(drawing) = &self.drawing
-                        && self.shown.as_ref() != Some(&shown)
-                    {
+                    if let Some(drawing) = &self.drawing {
                         drawing.show(&shown);
-                        if self.tabled {
-                            paint_table(element, &shown);
-                        }
-                        self.shown = Some(shown);
                     }
-                    paint_reading(element, self.shown.as_ref(), self.pointed);
+                    if self.tabled {
+                        paint_table(element, &shown);
+                    }
+                    self.shown = Some(shown);
                 }
-                Panel::Revenue => paint_revenue(element, model, &revenue::show(mirror, model.currencies())),
                 group => {
                     if let Some(list) = dom::part(element, "rows") {
-                        let lines = lines(*group, &groups::show(mirror), &self.countries);
-                        rows.show(&list, &lines, ROW_PX, dom::motion());
+                        let lines = lines(group, &groups::show(mirror), &self.countries);
+                        place.rows.show(&list, &lines, ROW_PX, dom::motion());
                     }
                 }
             }
         }
+        self.paint_head(model);
+        paint_reading(self.shown.as_ref(), self.pointed);
     }
 
     /// In the colours of now.
@@ -141,16 +164,42 @@ impl Painter {
         if let Ok(Some(button)) = dom::document().query_selector("[data-action=table]") {
             dom::set(&button, "aria-pressed", if self.tabled { "true" } else { "false" });
         }
-        if let Some((_, element, _)) = self.panels.iter().find(|(panel, ..)| *panel == Panel::Events)
+        if let Some(place) = self.panels.iter().find(|place| place.panel == Panel::Events)
             && let Some(shown) = self.shown.as_ref().filter(|_| self.tabled)
         {
-            paint_table(element, shown);
+            paint_table(&place.element, shown);
         }
     }
 
     /// Says something in passing.
     pub(super) fn toast(&mut self, text: &str, now: i64) {
         self.toast = Some((text.into(), now + TOAST_MS));
+    }
+
+    fn paint_head(&self, model: &Model) {
+        let client = model.client().unwrap_or("Your site");
+        text_of("client", client);
+        let range = model.range();
+        text_of("range", &range.title());
+        text_of("grain", range.grain().title());
+        let days = matches!(range, Range::Days(..));
+        text_of("dates", &if days { range.title() } else { "Dates".into() });
+        for button in dom::all("[data-range]") {
+            let word = button.get_attribute("data-range").unwrap_or_default();
+            let pressed = word == range.word() || days && word == "days";
+            dom::set(&button, "aria-pressed", if pressed { "true" } else { "false" });
+        }
+        let count = self.active.map(|active| format!("{} now · ", format::count(active)));
+        let title = format!("{}{client} · Catchment", count.unwrap_or_default());
+        if dom::document().title() != title {
+            dom::document().set_title(&title);
+        }
+        let silence = model.silence();
+        for (name, when) in [("welcome", Silence::Ever), ("quiet", Silence::Here)] {
+            if let Some(element) = dom::page_part(name) {
+                dom::flag(&element, "hidden", silence != Some(when));
+            }
+        }
     }
 
     fn paint_toast(&mut self, now: i64) {
@@ -227,37 +276,10 @@ fn state(model: &Model, panel: Panel) -> (&'static str, &str) {
     }
 }
 
-fn paint_head(model: &Model) {
-    let client = model.client().unwrap_or("Your site");
-    text_of("client", client);
-    let range = model.range();
-    text_of("range", &range.title());
-    text_of("grain", range.grain().title());
-    let days = matches!(range, Range::Days(..));
-    text_of("dates", &if days { range.title() } else { "Dates".into() });
-    if let Ok(buttons) = dom::document().query_selector_all("[data-range]") {
-        for at in 0..buttons.length() {
-            let Some(button) = buttons.item(at).and_then(|node| node.dyn_into::<Element>().ok()) else { continue };
-            let word = button.get_attribute("data-range").unwrap_or_default();
-            let pressed = word == range.word() || days && word == "days";
-            dom::set(&button, "aria-pressed", if pressed { "true" } else { "false" });
-        }
-    }
-    let active = model.mirror(Panel::Active).map(active::show);
-    let count = active.as_ref().map(|shown| format!("{} now · ", format::count(shown.users.value)));
-    let title = format!("{}{client} · Catchment", count.unwrap_or_default());
-    if dom::document().title() != title {
-        dom::document().set_title(&title);
-    }
-    let nothing = model.mirror(Panel::Users).is_some_and(|mirror| users::show(mirror).events.value == 0.0)
-        && active.is_some_and(|shown| shown.users.value == 0.0);
-    if let Some(welcome) = dom::page_part("welcome") {
-        dom::flag(&welcome, "hidden", !nothing);
-    }
-}
-
 fn paint_active(panel: &Element, shown: &active::Shown) {
     figure(panel, "figure", &format::count(shown.users.value), shown.users.value, Some(&shown.users));
+    let margin = format::margin(&shown.users).map(|margin| format!(", {margin}"));
+    text_of("window", &format!("in the last {} minutes{}", active::WINDOW, margin.unwrap_or_default()));
     let greatest = shown.minutes.iter().copied().fold(4.0, f64::max);
     if let Some(minutes) = dom::part(panel, "minutes") {
         for (at, users) in shown.minutes.iter().enumerate() {
@@ -278,8 +300,7 @@ fn paint_users(panel: &Element, model: &Model, shown: &users::Shown) {
         dom::set_text(&meaning, &format::meaning(&shown.users));
     }
     let change = model.change("users", shown.users.value);
-    let than =
-        if change.is_some() { format!("vs {}", model.range().before_title()) } else { "different people".into() };
+    let than = if change.is_some() { format!("vs {}", model.range().before_title()) } else { String::new() };
     paint_change(panel, "change", change);
     text_of("than", &than);
     for (name, metric, figure_of) in
@@ -306,14 +327,14 @@ fn paint_change(of: &Element, name: &str, change: Option<Change>) {
     dom::set(&element, "data-direction", direction);
 }
 
-fn paint_reading(panel: &Element, shown: Option<&Shown>, pointed: Option<Pointed>) {
-    let Some(reading) = dom::part(panel, "reading") else { return };
+fn paint_reading(shown: Option<&Shown>, pointed: Option<Pointed>) {
+    let Some(reading) = dom::page_part("reading") else { return };
     let found = pointed.zip(shown).filter(|(pointed, shown)| pointed.at < shown.starts.len());
     dom::flag(&reading, "hidden", found.is_none());
     if let Some((Pointed { at, edge, right }, shown)) = found {
-        let [events, views, people] =
+        let [events, views, users] =
             [&shown.events, &shown.page_views, &shown.users].map(|series| format::count(series[at]));
-        dom::set_text(&reading, &format!("{}\n{events} events\n{views} page views\n{people} people", shown.name(at)));
+        dom::set_text(&reading, &format!("{}\n{events} events\n{views} page views\n{users} users", shown.name(at)));
         dom::style(&reading, "--edge", &format!("{edge:.0}px"));
         dom::set(&reading, "data-side", if right { "right" } else { "left" });
     }
@@ -334,12 +355,12 @@ fn paint_table(panel: &Element, shown: &Shown) {
             }
         }
     };
-    line(["Time", "Events", "Page views", "People"].map(str::to_owned), "th", "col");
+    line(["Time", "Events", "Page views", "Users"].map(str::to_owned), "th", "col");
     // The newest first: it is what changes.
     for at in (0..shown.starts.len()).rev() {
-        let [events, views, people] =
+        let [events, views, users] =
             [&shown.events, &shown.page_views, &shown.users].map(|series| format::full(series[at].round()));
-        line([shown.name(at), events, views, people], "td", "row");
+        line([shown.name(at), events, views, users], "td", "row");
     }
 }
 
@@ -380,7 +401,7 @@ fn lines(panel: Panel, shown: &groups::Shown, countries: &Intl::DisplayNames) ->
         Line {
             badge: (panel == Panel::Countries && !rest).then(|| bar.value.clone()),
             name: groups::name(panel, &bar.value, country),
-            users: format!("{} people", format::count(bar.users)),
+            users: format!("{} users", format::count(bar.users)),
             number: bar.events,
             figure: format::count(bar.events),
             share: format::percent(bar.events, shown.total),
@@ -444,7 +465,8 @@ fn tool(tools: &Element, action: &str, icon: &str, label: &str) {
     svg().ok();
 }
 
-fn open_button(panel: &Element, open: bool) {
+fn paint_open(panel: &Element, open: bool) {
+    dom::flag(panel, "data-open", open);
     if let Ok(Some(button)) = panel.query_selector("[data-action=open]") {
         dom::set(&button, "aria-expanded", if open { "true" } else { "false" });
         if let Ok(Some(shape)) = button.query_selector("use") {
