@@ -6,6 +6,7 @@ use std::time::Duration;
 use catchment_cells::live::{Message, Mirror, View};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::json;
+use socket2::{Domain, Socket, Type};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_tungstenite::tungstenite::{self, Message as Sent};
@@ -49,7 +50,7 @@ pub enum Ended {
 impl Live {
     /// Connects to an aggregator (`http://host:port`), and shows a read key.
     pub async fn connect(url: &str, read_key: &str) -> std::result::Result<Live, Ended> {
-        let mut live = Live::open(url, None).await?;
+        let mut live = Live::open(url).await?;
         live.send(&json!({ "token": read_key }).to_string()).await?;
         match timeout(CONNECT_TIMEOUT, live.next()).await {
             Ok(Ok(Message::Hello { .. })) => Ok(live),
@@ -59,20 +60,34 @@ impl Live {
         }
     }
 
-    /// Connects, and shows nothing yet; with so many bytes of a receive buffer, if the system's are too many.
-    pub async fn open(url: &str, buffer_bytes: Option<u32>) -> Result<Live> {
+    /// Connects, and shows nothing yet.
+    pub async fn open(url: &str) -> Result<Live> {
+        let socket = TcpSocket::new_v4().map_err(Failure::at("opening a socket"))?;
+        Live::upgrade(url, socket).await
+    }
+
+    /// As [`open`](Live::open), for a reader that will not read: with the least receive buffer, and segments as on the internet.
+    /// Those of the loopback have the server's system keep megabytes for each connection before the server notices anything.
+    pub async fn open_narrow(url: &str) -> Result<Live> {
+        const SEGMENT_BYTES: u32 = 536;
+        const BUFFER_BYTES: usize = 2_048;
+        let narrow = || {
+            let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
+            socket.set_recv_buffer_size(BUFFER_BYTES)?;
+            socket.set_tcp_mss(SEGMENT_BYTES)?;
+            Ok::<_, std::io::Error>(TcpSocket::from_std_stream(socket.into()))
+        };
+        Live::upgrade(url, narrow().map_err(Failure::at("opening a socket"))?).await
+    }
+
+    async fn upgrade(url: &str, socket: TcpSocket) -> Result<Live> {
         let address = url.trim_start_matches("http://");
+        let to = address.parse().map_err(Failure::at(address))?;
         let opening = async {
-            let socket = TcpSocket::new_v4().map_err(Failure::at("opening a socket"))?;
-            if let Some(bytes) = buffer_bytes {
-                socket.set_recv_buffer_size(bytes).map_err(Failure::at("setting a receive buffer"))?;
-            }
-            let to = address.parse().map_err(Failure::at(address))?;
             let stream = socket.connect(to).await.map_err(Failure::at("connecting to the aggregator"))?;
             stream.set_nodelay(true).map_err(Failure::at("connecting to the aggregator"))?;
-            let (socket, _) = client_async(format!("ws://{address}/api/v1/live"), stream)
-                .await
-                .map_err(Failure::at("upgrading to a WebSocket"))?;
+            let request = format!("ws://{address}/api/v1/live");
+            let (socket, _) = client_async(request, stream).await.map_err(Failure::at("upgrading to a WebSocket"))?;
             Ok(Live { socket, subscriptions: BTreeMap::new(), received_bytes: 0 })
         };
         timeout(CONNECT_TIMEOUT, opening).await.map_err(|_| Failure("the aggregator can't be reached".into()))?

@@ -59,7 +59,7 @@ impl Stage {
         let line = |number: usize| {
             let event = json!({
                 "event_id": format!("sent-{number}"), "event_type": "page_view", "timestamp": time_ms,
-                "user_id": format!("u{}", number % 1_500), "page": format!("/{}", number % 7),
+                "user_id": format!("u{number}"), "page": format!("/{}", number % 7),
                 "properties": {"bytes": number * 10},
             });
             Line { number, text: event.to_string().into(), route: "1.0".into(), repeated: false }
@@ -262,9 +262,13 @@ async fn who_stalls_is_told_the_present_state() {
     let mut stage = Stage::new().await;
     let questions = questions();
     let (url, key) = stage.api.credentials();
-    let mut stalled = Live::open(url, Some(2_048)).await.unwrap();
+    let mut stalled = Live::open_narrow(url).await.unwrap();
     stalled.send(&json!({ "token": key }).to_string()).await.unwrap();
     subscribe(&mut stalled, &questions).await;
+    // More than the systems' buffers hold.
+    for n in 100..120 {
+        stalled.subscribe(n, &Question::last(&["events", "users"], &format!("{n}m"), "1m")).await.unwrap();
+    }
     let mut live = stage.reader().await;
     subscribe(&mut live, &questions).await;
     let began = Instant::now();
@@ -275,6 +279,18 @@ async fn who_stalls_is_told_the_present_state() {
             .unwrap_err();
     }
     agree(&mut live, &stage.api, &questions).await;
+    // What it missed comes as one update.
+    let several = async {
+        loop {
+            if let Message::Update(update) = stalled.next().await.unwrap()
+                && update.from > 0
+                && update.to > update.from + 1
+            {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, several).await.unwrap();
     agree(&mut stalled, &stage.api, &questions).await;
 }
 
@@ -335,7 +351,7 @@ async fn who_may_not_or_says_nonsense_is_told_so() {
         ),
     ];
     for (name, messages, code) in cases {
-        let mut live = Live::open(url, None).await.unwrap();
+        let mut live = Live::open(url).await.unwrap();
         for message in messages {
             live.send_raw(message).await.unwrap();
         }

@@ -90,7 +90,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     eprintln!("▸ connect {n} more that never read, and measure for {} s", args.seconds);
     let stalled = readers::stall(&door, &views, n).await?;
     let (_, mut beside) = measure(&args, &cluster, &mut load, entered).await?;
-    drop(stalled);
+    let let_go = readers::let_go(stalled).await;
 
     let mut figures: Vec<(String, Value)> = Vec::new();
     let mut say = |name: &str, value: Value| figures.push((name.into(), value));
@@ -119,6 +119,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     say("storm_p50_s", rounded(storm_p50_s));
     say("storm_all_s", rounded(storm_all_s));
     say("stalled_readers", json!(n));
+    say("stalled_readers_let_go", json!(let_go));
     let (stalled_p50, stalled_p99) = (beside.freshness.quantile_ms(0.5), beside.freshness.quantile_ms(0.99));
     say("beside_stalled_events_per_s", rounded(beside.events_per_s));
     say("beside_stalled_freshness_p50_ms", rounded(stalled_p50));

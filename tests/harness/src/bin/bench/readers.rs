@@ -15,6 +15,11 @@ const RETRY: Duration = Duration::from_millis(100);
 /// When readers that come in, or back, give up.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// Views of a reader that never reads, so that it leaves more than the systems' buffers hold.
+const STALLED_VIEWS: usize = 10;
+/// How long a stalled connection is read in the end.
+const LOOK: Duration = Duration::from_secs(2);
+
 /// Where readers connect, and with what.
 #[derive(Debug, Clone)]
 pub(crate) struct Door {
@@ -208,19 +213,29 @@ pub(crate) async fn storm(door: &Door, readers: Vec<Reader>, acks: &[Ack]) -> Re
 
 /// Connects readers that never read.
 pub(crate) async fn stall(door: &Door, views: &[Watched], n: usize) -> Result<Vec<Live>> {
-    /// The least that the system grants.
-    const BUFFER_BYTES: u32 = 2_048;
     let mut stalled = Vec::with_capacity(n);
     for first in 0..n {
-        let mut live = Live::open(&door.url, Some(BUFFER_BYTES)).await?;
+        let mut live = Live::open_narrow(&door.url).await?;
         live.send(&serde_json::json!({ "token": door.read_key }).to_string()).await?;
-        // Several views each, so that what isn't read is more than the system's buffers hold.
-        for (number, watched) in views.iter().cycle().skip(first).take(views.len().min(10)).enumerate() {
+        for (number, watched) in views.iter().cycle().skip(first).take(STALLED_VIEWS.min(views.len())).enumerate() {
             live.subscribe(number as u64, &watched.question).await?;
         }
         stalled.push(live);
     }
     Ok(stalled)
+}
+
+/// How many of them the server has let go: what is left to read ends.
+pub(crate) async fn let_go(stalled: Vec<Live>) -> usize {
+    let mut looking = JoinSet::new();
+    for mut live in stalled {
+        let deadline = Instant::now() + LOOK;
+        looking.spawn(async move {
+            let end = async { while live.next().await.is_ok() {} };
+            timeout_at(deadline.into(), end).await.is_ok()
+        });
+    }
+    looking.join_all().await.into_iter().filter(|ended| *ended).count()
 }
 
 async fn together<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {

@@ -30,6 +30,10 @@ impl Invitation<'_> {
     pub(crate) fn text(&self) -> String {
         let (aggregator, read_key) = self.api.credentials();
         let Invitation { shop, edge, write_key, .. } = self;
+        let forward = |url: &str| {
+            url.rsplit_once(':').map(|(_, port)| format!(" -L {port}:127.0.0.1:{port}")).unwrap_or_default()
+        };
+        let forwards: String = [*shop, aggregator, *edge].map(forward).concat();
         let kill = self.aggregator_pid.map(|pid| {
             format!(
                 "\n  · Kill what the dashboard talks to; it comes back by itself, with every event:\n      kill -9 {pid}\n"
@@ -37,13 +41,15 @@ impl Invitation<'_> {
         });
         format!(
             "\n  shop       {shop}/\n  dashboard  {}\n\
-             \nOpen both, side by side. Nothing leaves this machine.\n\
+             \nOpen both, side by side. Nothing leaves this machine. No browser here? On a machine that has one, first:\n\
+             \n      ssh{} THIS-MACHINE\n\
              \n  · Click around in the shop and buy something: the dashboard shows it before you look up.\n\
              \n  · Take the dashboard's tab offline (developer tools, Network) and back: it resumes where it was.\n{}\
              \n  · Send an event yourself, and ask:\n\
              \n      curl '{edge}/v1/events?k={write_key}' -d '{{\"event_id\":\"mine-1\",\"event_type\":\"page_view\",\"user_id\":\"me\",\"timestamp\":'$(date +%s)',\"page\":\"/hello\"}}'\n\
              \n      curl -H 'Authorization: Bearer {read_key}' '{aggregator}/api/v1/metrics?metric=page_views&metric=users&last=30m&granularity=1m'\n\n",
             self.dashboard(),
+            forwards,
             kill.unwrap_or_default(),
         )
     }
