@@ -64,6 +64,8 @@ pub enum Effect {
     Disconnect,
     /// Say something on it.
     Say(String),
+    /// Show nothing any more of what was seen: it was for another key.
+    Forget,
     /// Keep the key for this tab, or forget it.
     Keep(Option<String>),
     /// Ask for the figures of the period before.
@@ -182,12 +184,12 @@ impl Model {
         }
         *self =
             Model { key: Some(key.into()), link: self.link, connection: Connection::Connecting(0), ..Model::default() };
-        vec![Effect::Disconnect, Effect::Connect]
+        vec![Effect::Disconnect, Effect::Forget, Effect::Connect]
     }
 
     fn sign_out(&mut self, refusal: Option<&'static str>) -> Vec<Effect> {
         *self = Model { refusal, link: self.link, ..Model::default() };
-        vec![Effect::Disconnect, Effect::Keep(None)]
+        vec![Effect::Disconnect, Effect::Forget, Effect::Keep(None)]
     }
 
     fn received(&mut self, message: Message, now: i64) -> Vec<Effect> {

@@ -3,11 +3,13 @@
 mod actions;
 mod chart;
 mod dom;
+mod figures;
 mod http;
 mod paint;
 mod rows;
 mod socket;
 mod storage;
+mod tools;
 
 use std::cell::{Cell, RefCell};
 
@@ -73,6 +75,7 @@ fn act(effect: Effect) {
                 socket.say(&text);
             }
         }),
+        Effect::Forget => with_painter(|painter, _| painter.forget()),
         Effect::Keep(key) => storage::keep(key.as_deref()),
         Effect::AskBefore(question) => http::before(question),
         Effect::AskMeasures(when) => http::measures(when),

@@ -101,6 +101,11 @@ impl Panel {
         })
     }
 
+    /// Whether its answer has nothing to show; where it is a number, 0 is something.
+    pub fn is_empty(self, mirror: &Mirror) -> bool {
+        !matches!(self, Panel::Active | Panel::Events | Panel::Users) && mirror.rows().is_empty()
+    }
+
     /// What is taken along of its answer; `now` is the present minute.
     pub fn csv(self, mirror: &Mirror, range: Range, now: i64, currencies: &[String]) -> String {
         match self {

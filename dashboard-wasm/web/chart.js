@@ -48,7 +48,8 @@ export class Chart {
       [[], [], []],
       host,
     );
-    new ResizeObserver(() => this.plot.setSize({ width: host.clientWidth, height: host.clientHeight })).observe(host);
+    this.observer = new ResizeObserver(() => this.plot.setSize({ width: host.clientWidth, height: host.clientHeight }));
+    this.observer.observe(host);
     host.addEventListener("keydown", (event) => this.walk(event));
     host.addEventListener("blur", () => this.plot.setCursor({ left: -10, top: -10 }));
   }
@@ -64,6 +65,13 @@ export class Chart {
   /** Draws again, in the colours of now. */
   paint() {
     this.plot.redraw(false, true);
+  }
+
+  /** Calls nobody any more. */
+  end() {
+    this.observer.disconnect();
+    this.point = () => {};
+    this.plot.destroy();
   }
 
   label(at) {

@@ -34,7 +34,8 @@ impl Dashboard {
 
     fn signed_in() -> (Dashboard, Vec<Effect>) {
         let mut dashboard = Dashboard::new();
-        assert_eq!(dashboard.on(Event::SignIn(" rk_shop_1_x ".into())), [Effect::Disconnect, Effect::Connect]);
+        let effects = dashboard.on(Event::SignIn(" rk_shop_1_x ".into()));
+        assert_eq!(effects, [Effect::Disconnect, Effect::Forget, Effect::Connect]);
         assert_eq!(dashboard.on(Event::Opened), [Effect::Say(r#"{"token":"rk_shop_1_x"}"#.into())]);
         let effects = dashboard.hear(Message::Hello { now: NOW, client: "shop".into() });
         (dashboard, effects)
@@ -72,9 +73,21 @@ fn a_wrong_key_is_said_and_forgotten() {
     }
     let mut dashboard = Dashboard::new();
     dashboard.on(Event::SignIn("rk_shop_1_x".into()));
-    assert_eq!(dashboard.on(Event::Closed(CLOSED_KEY)), [Effect::Disconnect, Effect::Keep(None)]);
+    assert_eq!(dashboard.on(Event::Closed(CLOSED_KEY)), [Effect::Disconnect, Effect::Forget, Effect::Keep(None)]);
     assert!(dashboard.model.refusal().is_some() && !dashboard.model.is_signed_in());
     assert_eq!(dashboard.later(60_000), [], "it isn't tried again");
+}
+
+#[test]
+fn nothing_of_one_key_is_left_for_the_next() {
+    let (mut dashboard, effects) = Dashboard::signed_in();
+    dashboard.hear(totals(number(&effects, &users::question(Range::Today)).unwrap(), 3));
+    dashboard.hear(events(3, 0, 7));
+    assert!(dashboard.model.mirror(Panel::Users).is_some());
+    let effects = dashboard.on(Event::SignIn("rk_other_1_y".into()));
+    assert_eq!(effects, [Effect::Disconnect, Effect::Forget, Effect::Connect]);
+    assert!(dashboard.model.mirror(Panel::Users).is_none() && dashboard.model.client().is_none());
+    assert_eq!(dashboard.on(Event::SignOut), [Effect::Disconnect, Effect::Forget, Effect::Keep(None)]);
 }
 
 #[test]

@@ -74,7 +74,10 @@ fn act(button: &Element) {
             copy(line.unwrap_or_default(), "Copied");
         }
         (Some("theme"), _) => switch_theme(),
-        (Some("sign-out"), _) => happen(Event::SignOut),
+        (Some("sign-out"), _) => {
+            happen(Event::SignOut);
+            dom::next_frame(|| dom::next_frame(|| focus("key")));
+        }
         (Some("skip"), _) => focus("figures"),
         _ => {}
     }

@@ -27,6 +27,9 @@ extern "C" {
 
     #[wasm_bindgen(method)]
     fn paint(this: &Chart);
+
+    #[wasm_bindgen(method)]
+    fn end(this: &Chart);
 }
 
 /// What is pointed at.
@@ -70,5 +73,11 @@ impl Drawing {
     /// Draws again, in the colours of now.
     pub(super) fn repaint(&self) {
         self.chart.paint();
+    }
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        self.chart.end();
     }
 }

@@ -59,6 +59,17 @@ pub(super) fn set(element: &Element, attribute: &str, value: &str) {
     }
 }
 
+pub(super) fn unset(element: &Element, attribute: &str) {
+    element.remove_attribute(attribute).ok();
+}
+
+/// The text of the element with `data-part="…"` in the page.
+pub(super) fn text_of(name: &str, text: &str) {
+    if let Some(element) = page_part(name) {
+        set_text(&element, text);
+    }
+}
+
 /// Sets or removes an attribute without a value.
 pub(super) fn flag(element: &Element, attribute: &str, on: bool) {
     element.toggle_attribute_with_force(attribute, on).ok();
