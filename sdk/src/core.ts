@@ -3,6 +3,7 @@ import { PATH_CHARS_MAX, VALUE_CHARS_MAX } from "./limits.js";
 import { openQueue } from "./queue.js";
 import { randomId, randomName } from "./random.js";
 import { startSender } from "./sender.js";
+import { attempt } from "./store.js";
 import type { Catchment, Options, Properties } from "./types.js";
 
 /** What is loaded only when it is used. */
@@ -17,7 +18,7 @@ export function start(
   extras: () => Promise<Extras>,
 ): [Catchment, () => void] | undefined {
   if (!localhost && /^(|localhost|127\..*|\[::1])$/.test(location.hostname)) {
-    console.info("Catchment: localhost is not counted without data-localhost");
+    console.info("Catchment: localhost needs data-localhost to be counted");
     return;
   }
   const store = (): Storage => localStorage;
@@ -37,18 +38,21 @@ export function start(
 
   const add = (event_type: string, properties?: Properties, origin?: object): void => {
     const id = randomId();
-    const event = {
-      event_id: id,
-      event_type,
-      timestamp: Date.now(),
-      page: location.pathname.slice(0, PATH_CHARS_MAX),
-      ...origin,
-      ...user,
-      ...(nameless ? {} : identity.ids()),
-      properties: { ...traits, ...properties },
-    };
-    if (queue.add({ route: routeOf(), id, text: JSON.stringify(event) })) sender.schedule();
-    else console.warn("Catchment: no room for", event_type);
+    // What a page gives may have no text: an object within itself, or a BigInt.
+    const text = attempt(() =>
+      JSON.stringify({
+        event_id: id,
+        event_type,
+        timestamp: Date.now(),
+        page: location.pathname.slice(0, PATH_CHARS_MAX),
+        ...origin,
+        ...user,
+        ...(nameless ? {} : identity.ids()),
+        properties: { ...traits, ...properties },
+      }),
+    );
+    if (text && queue.add({ route: routeOf(), id, text })) sender.schedule();
+    else console.warn("Catchment: not taken:", event_type);
   };
 
   /** The path that was counted last: where only the query changes, or nothing, it is the same page. */
@@ -87,7 +91,7 @@ export function start(
     addEventListener("online", sender.online);
     addEventListener("pagehide", sender.leave);
     // On the window, which this event reaches after the document: what the extras add as the page goes has been added.
-    addEventListener("visibilitychange", () => document.visibilityState === "hidden" && sender.leave());
+    addEventListener("visibilitychange", () => document.hidden && sender.leave());
     if (auto.some((what) => what !== "nopages")) {
       extras().then(({ watch }) => (turn = watch(auto, add)), console.warn);
     }

@@ -17,7 +17,7 @@ export function watch(auto: readonly Auto[], add: Add): () => void {
 
 /** Acts as the page goes, before the sender does: that listens where this event arrives later. */
 function onLeave(act: () => void): void {
-  document.addEventListener("visibilitychange", () => document.visibilityState === "hidden" && act());
+  document.addEventListener("visibilitychange", () => document.hidden && act());
 }
 
 /** What an element is about: its `data-category`, `data-product` and `data-plan`. */

@@ -14,11 +14,11 @@ const { src, dataset } = document.currentScript as HTMLScriptElement;
 if (!page.catchment?.on) {
   const started = start(
     {
-      key: dataset.key ?? "",
+      key: dataset.key!,
       endpoint: dataset.endpoint ?? src,
-      auto: (dataset.auto ?? "").split(" ").filter(Boolean) as Auto[],
+      auto: dataset.auto?.split(" ") as Auto[] | undefined,
       localhost: "localhost" in dataset,
-      epoch: "__EPOCH__",
+      epoch: parseInt("__EPOCH__") || 1,
     },
     () => import(new URL("catchment-more.js", src).href),
   );

@@ -31,14 +31,14 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
   let most = limits.REQUEST_EVENTS_MAX;
   let bytesUnderWay = 0;
 
-  /** Sends one batch; whether there was any. */
-  const send = (): boolean => {
+  /** Sends one batch; gives its first event, if there was any. */
+  const send = (): Item | undefined => {
     const batch = queue.take(limits.REQUEST_BYTES_MAX - bytesUnderWay, most);
-    if (batch[0]) post(batch[0].route, batch);
-    return !!batch[0];
+    if (batch[0]) post(batch);
+    return batch[0];
   };
 
-  const post = async (route: string, batch: Item[]): Promise<void> => {
+  const post = async (batch: Item[]): Promise<void> => {
     const body = `{"sent_at":${Date.now()},"events":[${batch.map((item) => item.text)}]}`;
     const bytes = sizeOf(body);
     bytesUnderWay += bytes;
@@ -46,7 +46,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
     sentAt = queue.waits() ? -Infinity : now();
     try {
       // Text, and no header of ours: no leave must be asked for before. And no cookies go along.
-      const response = await fetch(`${url}&r=${route}`, {
+      const response = await fetch(`${url}&r=${batch[0]!.route}`, {
         method: "POST",
         body,
         keepalive: true,

@@ -8,7 +8,6 @@ export type Store = Pick<Storage, "getItem" | "setItem" | "removeItem">;
 export function attempt<T>(act: () => T): T | undefined {
   try {
     return act();
-  } catch {
-    return;
-  }
+  } catch {}
+  return;
 }

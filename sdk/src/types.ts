@@ -11,11 +11,11 @@ export interface Options {
   /** The folder of the edge, such as `https://edge.example.com/` or the site's own `/stats/`. */
   endpoint: string;
   /** What is caught by itself beside page views. */
-  auto?: readonly Auto[];
+  auto?: readonly Auto[] | undefined;
   /** Counts pages of localhost and of files, too. */
   localhost?: boolean;
   /** The placement's epoch until an answer of the edge tells it: 1. */
-  epoch?: number | string;
+  epoch?: number;
 }
 
 /** The calls. None of them throws, and none waits for the network. */
