@@ -1,5 +1,6 @@
 //! What is built: the programs by one cargo command, the SDK, then the Worker and the dashboard, each in a profile of its own.
 
+use std::fs;
 use std::process::Command;
 
 use crate::steps::{Step, cargo, command, root};
@@ -17,6 +18,8 @@ pub(crate) fn programs(features: &[&str]) -> Result<(), String> {
 
 /// The SDK, in `target/sdk`: checked, then bundled.
 pub(crate) fn sdk() -> Result<(), String> {
+    // Whatever an earlier build left would be published, too.
+    fs::remove_dir_all(root().join("target/sdk")).ok();
     let mut check = command(".tools/node/node_modules/.bin/tsc", &[]);
     check.args(["--project", "sdk"]);
     Step::begin("check the SDK's types").run(check)?;

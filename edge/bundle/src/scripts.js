@@ -8,7 +8,7 @@ const MAX_AGE_S = 3600;
 export function answer(request, env) {
   const script = scripts[new URL(request.url).pathname];
   if (!script || (request.method !== "GET" && request.method !== "HEAD")) return;
-  const { epoch } = JSON.parse(env.PLACEMENT);
+  const epoch = epochOf(env);
   const headers = new Headers({
     "access-control-allow-origin": "*",
     "cache-control": `public, max-age=${MAX_AGE_S}`,
@@ -23,4 +23,13 @@ export function answer(request, env) {
   const encoding = ["br", "gzip"].find((name) => accepted.includes(name));
   if (encoding) headers.set("content-encoding", encoding);
   return new Response(request.method === "HEAD" ? null : script.text.replace("__EPOCH__", epoch), { headers });
+}
+
+/** Settings that can't be read are complained of where events go. */
+function epochOf(env) {
+  try {
+    return JSON.parse(env.PLACEMENT).epoch;
+  } catch {
+    return "";
+  }
 }
