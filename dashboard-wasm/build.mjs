@@ -10,7 +10,7 @@ const bound = path("../target/dashboard-bindgen");
 const out = path("../target/dashboard");
 
 /** Bytes, compressed by gzip, that a file may have. */
-const BUDGETS = { "dashboard.wasm": 120_000, "main.js": 40_000, "style.css": 8_000 };
+const BUDGETS = { "dashboard.wasm": 125_000, "main.js": 40_000, "style.css": 8_000 };
 
 rmSync(out, { recursive: true, force: true });
 mkdirSync(out, { recursive: true });

@@ -150,7 +150,9 @@ fn show_dates() {
             let link = read(|model| model.link());
             happen(Event::Look(Link { range, ..link }));
         }
-        None => dom::set_text(&refusal, "Choose a first and a last day, at most three years apart."),
+        None => {
+            dom::set_text(&refusal, "Choose a first and a last day, at most three years apart.");
+        }
     }
 }
 

@@ -46,10 +46,13 @@ pub(super) fn add(to: &Element, tag: &str, class: &str) -> Option<Element> {
     Some(element)
 }
 
-pub(super) fn set_text(element: &Element, text: &str) {
-    if element.text_content().as_deref() != Some(text) {
+/// Whether it was another text.
+pub(super) fn set_text(element: &Element, text: &str) -> bool {
+    let is_new = element.text_content().as_deref() != Some(text);
+    if is_new {
         element.set_text_content(Some(text));
     }
+    is_new
 }
 
 pub(super) fn set(element: &Element, attribute: &str, value: &str) {

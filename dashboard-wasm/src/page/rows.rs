@@ -6,8 +6,8 @@ use web_sys::Element;
 
 use super::dom;
 
-/// How long a row takes to its place, in ms.
-const SLIDE_MS: f64 = 320.0;
+/// How long a change takes to be as it is to stay, in ms.
+const CHANGE_MS: f64 = 400.0;
 /// The parts of a row, in order.
 const CELLS: [&str; 6] = ["bar", "badge", "name", "users", "figure", "share"];
 
@@ -61,7 +61,7 @@ impl Rows {
         for (at, line) in lines.iter().enumerate() {
             let was = before.iter().position(|(value, _)| *value == line.value);
             let Some(row) = was.map_or_else(|| row(list), |was| Some(before[was].1.clone())) else { continue };
-            fill(&row, line);
+            let counted = fill(&row, line);
             let there = list.children().item(at as u32);
             if there.as_ref() != Some(&row) {
                 list.insert_before(&row, there.as_deref()).ok();
@@ -73,6 +73,10 @@ impl Rows {
                 }
                 None if !before.is_empty() && motion => animate(&row, "opacity", "0", "1"),
                 _ => {}
+            }
+            // What happens there is seen there.
+            if let Some(bar) = row.first_element_child().filter(|_| was.is_some() && counted && motion && !line.rest) {
+                animate(&bar, "backgroundColor", "var(--chart-events)", "var(--bar)");
             }
             self.rows.push((line.value.clone(), row));
         }
@@ -87,20 +91,26 @@ fn row(list: &Element) -> Option<Element> {
     Some(row)
 }
 
-fn fill(row: &Element, line: &Line) {
+/// Whether its number is another than before.
+fn fill(row: &Element, line: &Line) -> bool {
     dom::set(row, "data-row", &line.value);
     dom::flag(row, "data-rest", line.rest);
+    let mut counted = false;
     let badge = line.badge.as_deref().unwrap_or_default();
     for (at, text) in ["", badge, &line.name, &line.users, &line.figure, &line.share].into_iter().enumerate() {
         let Some(cell) = row.children().item(at as u32) else { continue };
-        dom::set_text(&cell, text);
+        let is_new = dom::set_text(&cell, text);
         match CELLS[at] {
             "bar" => dom::style(&cell, "--length", &format!("{:.4}", line.length)),
             "name" => dom::set(&cell, "title", &line.value),
-            "figure" => dom::set(&cell, "data-value", &line.number.to_string()),
+            "figure" => {
+                dom::set(&cell, "data-value", &line.number.to_string());
+                counted = is_new;
+            }
             _ => {}
         }
     }
+    counted
 }
 
 /// From a value of a property to another.
@@ -113,6 +123,6 @@ fn animate(row: &Element, property: &str, from: &str, to: &str) {
         object
     };
     let frames = Array::of2(&object(&[(property, from.into())]), &object(&[(property, to.into())]));
-    let options = object(&[("duration", SLIDE_MS.into()), ("easing", "cubic-bezier(.2,.8,.2,1)".into())]);
+    let options = object(&[("duration", CHANGE_MS.into()), ("easing", "cubic-bezier(.2,.8,.2,1)".into())]);
     row.unchecked_ref::<Animated>().animate(&frames, &options);
 }

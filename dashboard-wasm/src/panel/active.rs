@@ -72,7 +72,7 @@ mod tests {
 
     #[test]
     fn users_of_five_minutes_are_a_union() {
-        // 10 people in the oldest of the five minutes, 5 of them and 5 others now; 7 more just before the window.
+        // 10 users in the oldest of the five minutes, 5 of them and 5 others now; 7 more just before the window.
         let mirror = mirror(&[(94, 100..107), (95, 0..10), (99, 5..15)], 100);
         let shown = show(&mirror);
         assert_eq!(shown.users.value, 15.0);

@@ -1,4 +1,4 @@
-//! How many people came in the range, and how many events there were.
+//! How many users came in the range, and how many events there were.
 
 use catchment_cells::Estimate;
 use catchment_cells::live::Mirror;
