@@ -27,7 +27,7 @@ export function start(
   const identity = openIdentity(store, prefix);
   const routeName = randomName(2);
   const routeOf = (): string => `${epoch}.${routeName}`;
-  const sender = startSender(queue, `${new URL("v1/events", new URL(endpoint, location.href))}?k=${key}`, extras, (present) => {
+  const sender = startSender(queue, endpoint.replace(/\/?$/, "/v1/events?k=" + key), extras, (present) => {
     epoch = present || epoch;
   });
 

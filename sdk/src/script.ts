@@ -15,7 +15,7 @@ if (!page.catchment?.on) {
   const started = start(
     {
       key: dataset.key!,
-      endpoint: dataset.endpoint ?? src,
+      endpoint: dataset.endpoint ?? new URL(".", src).href,
       auto: dataset.auto?.split(" ") as Auto[] | undefined,
       localhost: "localhost" in dataset,
       epoch: parseInt("__EPOCH__") || 1,

@@ -8,7 +8,7 @@ export type Auto = "clicks" | "forms" | "scroll" | "vitals" | "nopages";
 export interface Options {
   /** The site's write key, `wk_…`. It is public. */
   key: string;
-  /** The folder of the edge, such as `https://edge.example.com/` or the site's own `/stats/`. */
+  /** The folder of the edge, such as `https://edge.example.com` or the site's own `/stats`. */
   endpoint: string;
   /** What is caught by itself beside page views. */
   auto?: readonly Auto[] | undefined;
