@@ -53,6 +53,8 @@ pub enum Reply {
     Before(String, Figures),
     /// The names of measures.
     Measures(Vec<String>),
+    /// Nobody said which measures there are.
+    NoMeasures,
 }
 
 /// What is to be done.
@@ -166,6 +168,10 @@ impl Model {
                 }
                 self.ask(now)
             }
+            Event::Answered(Reply::NoMeasures) => {
+                self.measures_events = f64::NAN;
+                Vec::new()
+            }
         }
     }
 
@@ -253,6 +259,7 @@ impl Model {
             }
             Connection::Live => {
                 let mut effects = self.ask(now);
+                effects.extend(self.look_for_measures(now));
                 if now - self.refused_at >= REFUSED_MS {
                     self.refused_at = now;
                     effects.extend(self.subscriptions.retry().into_iter().map(Effect::Say));
@@ -303,7 +310,8 @@ impl Model {
         effects
     }
 
-    /// A currency that was never seen comes with an event.
+    /// A currency that was never seen comes with an event, which may be the last one for long: also what was too soon to ask is
+    /// asked in the end.
     fn look_for_measures(&mut self, now: i64) -> Option<Effect> {
         let events = self.mirror(Panel::Users).map_or(0.0, |mirror| users::show(mirror).events.value);
         if events == self.measures_events || now - self.measures_at < MEASURES_MS {

@@ -201,9 +201,18 @@ fn silence_is_told_from_a_quiet_day() {
 fn a_new_currency_is_found_with_the_events_that_bring_it() {
     let (mut dashboard, effects) = Dashboard::signed_in();
     dashboard.hear(totals(number(&effects, &users::question(Range::Today)).unwrap(), 3));
+    let ask = Effect::AskMeasures("last=1d".into());
     assert_eq!(dashboard.hear(events(3, 0, 1)), [], "just asked");
+    let asks = |dashboard: &mut Dashboard| {
+        dashboard.hear(Message::Alive { now: NOW });
+        dashboard.later(MEASURES_MS).contains(&ask)
+    };
+    assert!(asks(&mut dashboard), "though nothing came after it");
+    assert!(!asks(&mut dashboard), "nothing is new");
+    dashboard.on(Event::Answered(Reply::NoMeasures));
+    assert!(asks(&mut dashboard));
     dashboard.now += MEASURES_MS;
-    assert_eq!(dashboard.hear(events(3, 1, 2)), [Effect::AskMeasures("last=1d".into())]);
+    assert_eq!(dashboard.hear(events(3, 1, 2)), [ask]);
     let effects = dashboard.on(Event::Answered(Reply::Measures(vec!["revenue_EUR".into()])));
     assert_eq!(subscribed(&effects), 1);
     assert!(before(&effects).unwrap().contains("&metric=sum:revenue_EUR&"));

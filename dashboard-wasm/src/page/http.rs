@@ -1,4 +1,4 @@
-//! Questions over HTTP. One that fails is asked again with the next minute or range.
+//! Questions over HTTP. One that fails is asked again: for measures in some seconds, else with the next minute or range.
 
 use js_sys::{Array, Object, Reflect};
 use wasm_bindgen::prelude::*;
@@ -20,10 +20,10 @@ pub(super) fn before(question: String) {
 /// Asks which measures were seen.
 pub(super) fn measures(when: String) {
     spawn_local(async move {
-        if let Ok(answer) = get(&format!("api/v1/measures?{when}")).await {
-            let names = Array::from(&field(&answer, "measures")).iter().filter_map(|name| name.as_string()).collect();
-            happen(Event::Answered(Reply::Measures(names)));
-        }
+        let names =
+            |answer| Array::from(&field(&answer, "measures")).iter().filter_map(|name| name.as_string()).collect();
+        let answer = get(&format!("api/v1/measures?{when}")).await;
+        happen(Event::Answered(answer.map_or(Reply::NoMeasures, |answer| Reply::Measures(names(answer)))));
     });
 }
 
