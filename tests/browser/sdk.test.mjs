@@ -20,7 +20,8 @@ const html = ({ pathname }) => {
 };
 
 before(async () => {
-  [stage, chromium] = await Promise.all([Stage.start(), browser()]);
+  stage = await Stage.start();
+  chromium = await browser();
   gate = await Gate.start('stats.test', stage.edge);
   gate.weather = ({ query }) => ('slow' in query ? { delay: 700 } : weather.get(query.k)?.());
   shop = await site('shop.test', html);
@@ -112,9 +113,9 @@ describe('the SDK', { concurrency: 6 }, () => {
     assert.deepEqual(referrers.map(({ event_type, referrer }) => [event_type, referrer.split(':')[0]]), [['page_view', 'news.test']]);
   });
 
-  test('clicks, forms and scrolling are caught where they are wanted', async () => {
+  test('clicks, forms, scrolling and vitals are caught where they are wanted', async () => {
     const body = `<button>buy</button><form action="javascript:void 0"><button id=go>go</button></form><div style="height:9000px"></div>`;
-    const { client, open } = await visitor('auto', { attributes: 'data-auto="clicks forms scroll"', body });
+    const { client, open } = await visitor('auto', { attributes: 'data-auto="clicks forms scroll vitals"', body });
     const page = await open('/');
     await page.waitForLoadState('networkidle');
     await page.click('button');
@@ -122,7 +123,10 @@ describe('the SDK', { concurrency: 6 }, () => {
     await page.mouse.wheel(0, 9_000);
     await sleep(300);
     await page.close();
-    await stage.counted(client, 'event_type', { page_view: 1, click: 2, form_submit: 1, scroll: 1 });
+    await stage.counted(client, 'event_type', { page_view: 1, click: 2, form_submit: 1, scroll: 1, web_vital: 1 });
+    const { '': painted } = await stage.counts(client, '', 'max:lcp_ms');
+    assert.ok(painted > 0 && painted < 60_000, `${painted} ms`);
+    assert.deepEqual(await stage.counts(client, '', 'max:scroll_percent'), { '': 100 });
   });
 
   test('users, revenue by currency', async () => {

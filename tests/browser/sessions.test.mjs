@@ -26,7 +26,8 @@ const chance = random();
 const clients = new Map();
 
 before(async () => {
-  [stage, chromium] = await Promise.all([Stage.start('--regions', '2'), browser()]);
+  stage = await Stage.start('--regions', '2');
+  chromium = await browser();
   gate = await Gate.start('stats.test', stage.edge);
   for (const name of SITES) clients.set(name, await stage.client(name));
   shop = await site('shop.test', ({ pathname }) => {

@@ -20,8 +20,8 @@ const { chromium } = packages('playwright-core');
 
 const CHROMIUM = process.env.CATCHMENT_CHROMIUM ?? '/usr/bin/chromium';
 /** Patience with one thing that is waited for. */
-const PATIENCE_MS = 20_000;
-const TEST_MS = 60_000;
+const PATIENCE_MS = 30_000;
+const TEST_MS = 120_000;
 
 /** A test that may not hang. */
 export const test = (name, run, options = {}) => nodeTest(name, { timeout: TEST_MS, ...options }, run);
