@@ -70,7 +70,8 @@ export function start(
   };
 
   const begin = (): void => {
-    if (!auto.includes("nopages")) {
+    const pages = !auto.includes("nopages");
+    if (pages) {
       for (const name of ["pushState", "replaceState"] as const) {
         const change = history[name];
         history[name] = function (...state) {
@@ -79,8 +80,6 @@ export function start(
         };
       }
       addEventListener("popstate", navigated);
-      // A page that comes back from the back/forward cache is viewed again.
-      addEventListener("pageshow", (event) => event.persisted && page());
       // One that is rendered ahead of a click may never be viewed.
       if ((document as { prerendering?: boolean }).prerendering) {
         document.addEventListener("prerenderingchange", () => page(), { once: true });
@@ -90,6 +89,13 @@ export function start(
     sender.schedule();
     addEventListener("online", sender.online);
     addEventListener("pagehide", sender.leave);
+    addEventListener("pageshow", ({ persisted }) => {
+      // It comes back from the back/forward cache, and is viewed again.
+      if (persisted) {
+        sender.thaw();
+        if (pages) page();
+      }
+    });
     // On the window, which this event reaches after the document: what the extras add as the page goes has been added.
     addEventListener("visibilitychange", () => document.hidden && sender.leave());
     if (auto.some((what) => what !== "nopages")) {

@@ -30,6 +30,13 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
   /** Events of a batch: fewer while looking for the one that spoils it. */
   let most = limits.REQUEST_EVENTS_MAX;
   let bytesUnderWay = 0;
+  let aborter = new AbortController();
+
+  /** Waits for no answer any more: what is under way will be sent again. */
+  const abort = (): void => {
+    aborter.abort();
+    aborter = new AbortController();
+  };
 
   /** Sends one batch; gives its first event, if there was any. */
   const send = (): Item | undefined => {
@@ -44,6 +51,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
     bytesUnderWay += bytes;
     // What already waits follows as soon as this is answered.
     sentAt = queue.waits() ? -Infinity : now();
+    const patience = setTimeout(abort, limits.ANSWER_MS_MAX);
     try {
       // Text, and no header of ours: no leave must be asked for before. And no cookies go along.
       const response = await fetch(`${url}&r=${batch[0]!.route}`, {
@@ -51,7 +59,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
         body,
         keepalive: true,
         credentials: "omit",
-        signal: AbortSignal.timeout?.(limits.ANSWER_MS_MAX),
+        signal: aborter.signal,
       });
       const { status } = response;
       const answer: Answer = (await response.json().catch(() => 0)) || {};
@@ -80,6 +88,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
       sentAt = -Infinity;
       backoffUntil = now() + backoffMs(++failures);
     }
+    clearTimeout(patience);
     bytesUnderWay -= bytes;
     queue.release(batch);
     schedule();
@@ -91,13 +100,21 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
     if (!bytesUnderWay && queue.waits()) timer = setTimeout(send, Math.max(sentAt + flushMs, backoffUntil, silentUntil) - now());
   };
 
+  /** The network is back. */
+  const online = (): void => {
+    failures = backoffUntil = 0;
+    schedule();
+  };
+
   return {
     schedule,
+    online,
 
-    /** The network is back. */
-    online(): void {
-      failures = backoffUntil = 0;
-      schedule();
+    /** The page was frozen, and goes on: answers that came meanwhile are lost. */
+    thaw(): void {
+      abort();
+      // Once what was under way waits again.
+      setTimeout(online);
     },
 
     /** The page goes, perhaps for good: what fits goes with it, and stays in the storage until there is an answer for it. */

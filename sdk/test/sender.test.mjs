@@ -33,7 +33,7 @@ test("waits double up to a bound, and differ", () => {
 });
 
 test("the first event goes at once, the others as often as the edge says", async (t) => {
-  const { seen, add, empty, epochs } = await start(t, () => ({ body: { flush_ms: 200, epoch: 3 } }));
+  const { seen, add, empty, epochs } = await start(t, () => ({ body: { flush_ms: 1_500, epoch: 3 } }));
   const before = performance.now();
   add(item("a"), item("b"));
   await empty();
@@ -44,7 +44,7 @@ test("the first event goes at once, the others as often as the edge says", async
   }
   await empty();
   assert.deepEqual(seen.map(({ ids }) => ids), [["a", "b"], ["c", "d", "e"]]);
-  assert.ok(seen[1].at - seen[0].at >= 100, `${seen[1].at - seen[0].at} ms`);
+  assert.ok(seen[1].at - seen[0].at >= 700, `${seen[1].at - seen[0].at} ms`);
   assert.deepEqual(epochs, [3, 3]);
   assert.match(seen[0].text, /^\{"sent_at":\d{13},"events":\[\{.*\},\{.*\}\]\}$/);
 });
@@ -106,7 +106,8 @@ test("a network that is back ends the wait", async (t) => {
     sender.online();
   }
   await empty();
-  assert.ok(seen[3].at - seen[0].at < 450, `${seen[3].at - seen[0].at} ms`);
+  // Without it, three waits take 3.5 s at least.
+  assert.ok(seen[3].at - seen[0].at < 3_000, `${seen[3].at - seen[0].at} ms`);
 });
 
 test("one event that can't be read doesn't take others with it", async (t) => {
@@ -165,6 +166,17 @@ test("as the page goes, what fits goes along; what is under way isn't sent twice
   release();
   await empty();
   assert.equal(seen.flatMap(({ ids }) => ids).length, 5);
+});
+
+test("a page that was frozen sends again what it has no answer for", async (t) => {
+  const { seen, add, empty, sender } = await start(t, (_, n) => n === 1 && new Promise(() => {}));
+  add(item("a"));
+  await until(() => seen.length === 1);
+  add(item("b"));
+  sender.thaw();
+  await empty();
+  assert.deepEqual(seen.map(({ ids }) => ids), [["a"], ["a", "b"]]);
+  assert.ok(seen[1].at - seen[0].at < 10_000, `${seen[1].at - seen[0].at} ms`);
 });
 
 test("more events than the edge takes at once are cut", () => {
