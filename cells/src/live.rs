@@ -414,7 +414,8 @@ impl Mirror {
         counts.sum()
     }
 
-    /// The users of all buckets that start in `from..to`: those of a sliding window. Other metrics than `users` have none.
+    /// The users of all buckets that start in `from..to`: those of a sliding window. Other metrics than `users` have none, and
+    /// views without sets.
     pub fn users_in(&self, from: i64, to: i64, metric: usize) -> Estimate {
         let mut users = Users::default();
         for (key, sums) in &self.rows {

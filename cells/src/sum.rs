@@ -11,6 +11,7 @@ const COUNT: u8 = 0;
 const USERS: u8 = 1;
 const NO_MEASURE: u8 = 2;
 const MEASURE: u8 = 3;
+const ESTIMATED: u8 = 4;
 
 /// What is added up for a list of metrics: one part for those that need the same.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +39,8 @@ enum What {
 
 /// A part's sum.
 ///
-/// Bytes: `0x00 ‖ uv count`, `0x01 ‖ users`, `0x02` for a measure without values, or `0x03 ‖ measure`, the latter two as in a cell.
+/// Bytes: `0x00 ‖ uv count`, `0x01 ‖ users`, `0x02` for a measure without values, `0x03 ‖ measure`, or `0x04 ‖ f64 value ‖ f64 lower ‖
+/// f64 upper ‖ u8 exact`; users and measure as in a cell.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sum {
     /// Events.
@@ -47,6 +49,8 @@ pub enum Sum {
     Users(Users),
     /// A measure's summary; `None` while there are no values.
     Measure(Option<Measure>),
+    /// What is left of users where nobody merges them further.
+    Estimated(Estimate),
 }
 
 impl Parts {
@@ -101,7 +105,7 @@ impl Parts {
                 matches!(
                     (&part.what, sum),
                     (What::Count, Sum::Count(_))
-                        | (What::Users, Sum::Users(_))
+                        | (What::Users, Sum::Users(_) | Sum::Estimated(_))
                         | (What::Measure { .. }, Sum::Measure(_))
                 )
             })
@@ -172,6 +176,14 @@ impl Sum {
         }
     }
 
+    /// The same, with an estimate in the place of users.
+    pub fn estimated(&self) -> Sum {
+        match self {
+            Sum::Users(users) => Sum::Estimated(users.estimate()),
+            sum => sum.clone(),
+        }
+    }
+
     /// Bytes on the heap, roughly.
     pub fn memory_bytes(&self) -> usize {
         match self {
@@ -186,6 +198,7 @@ impl Sum {
         let measure = match (self, stat) {
             (Sum::Count(count), Stat::Count) => return Some(Estimate::exact(*count as f64)),
             (Sum::Users(users), Stat::Users) => return Some(users.estimate()),
+            (Sum::Estimated(users), Stat::Users) => return Some(*users),
             (Sum::Measure(measure), _) => measure.as_ref()?,
             _ => return None,
         };
@@ -214,6 +227,11 @@ impl Sum {
                 out.push(MEASURE);
                 measure.encode(out);
             }
+            Sum::Estimated(Estimate { value, lower, upper, exact }) => {
+                out.push(ESTIMATED);
+                [value, lower, upper].iter().for_each(|number| out.extend_from_slice(&number.to_le_bytes()));
+                out.push((*exact).into());
+            }
         }
     }
 
@@ -223,6 +241,20 @@ impl Sum {
             USERS => Ok(Sum::Users(Users::decode(reader)?)),
             NO_MEASURE => Ok(Sum::Measure(None)),
             MEASURE => Ok(Sum::Measure(Some(Measure::decode(reader)?))),
+            ESTIMATED => {
+                let mut number = || Ok(f64::from_le_bytes(reader.array()?));
+                let (value, lower, upper): (f64, f64, f64) = (number()?, number()?, number()?);
+                let exact = match reader.u8()? {
+                    0 => false,
+                    1 => true,
+                    _ => return Err(DecodeError::Malformed("neither exact nor not")),
+                };
+                // Also refuses what is no number.
+                if !(lower <= value && value <= upper && lower.is_finite() && upper.is_finite()) {
+                    return Err(DecodeError::Malformed("an estimate outside its bounds"));
+                }
+                Ok(Sum::Estimated(Estimate { value, lower, upper, exact }))
+            }
             _ => Err(DecodeError::Malformed("unknown form of a sum")),
         }
     }

@@ -65,25 +65,32 @@ impl Answer {
         &self.parts
     }
 
-    /// Adds one cell of the plan's cube, of a bucket that starts at this minute.
-    pub fn add(&mut self, minute: i64, values: &Values, cell: &Cell) -> Result<(), TooMuch> {
+    /// Bytes that it takes, roughly.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Adds one cell of the plan's cube, of a bucket that starts at this minute, and says whether it is any part of the answer.
+    pub fn add(&mut self, minute: i64, values: &Values, cell: &Cell) -> Result<bool, TooMuch> {
         if !self.plan.lets_in(values) {
-            return Ok(());
+            return Ok(false);
         }
         let group = match &self.plan.question.group_by {
             None => "",
             Some(dimension) => match self.plan.value(values, dimension) {
                 // An event without the dimension is in no group, whichever cube answers.
-                None => return Ok(()),
+                None => return Ok(false),
                 Some(value) => value,
             },
         };
         let bucket = self.plan.question.bucket(minute, &self.plan.zone);
+        let mut is_part = false;
         for (index, part) in self.parts.iter().enumerate() {
             let wanted = part.only.as_ref().is_none_or(|(name, value)| self.plan.value(values, name) == Some(value));
             if !wanted || !part.is_in(cell) {
                 continue;
             }
+            is_part = true;
             let groups = self.sums.entry(bucket).or_default();
             let sums = match groups.get_mut(group) {
                 Some(sums) => sums,
@@ -96,7 +103,7 @@ impl Answer {
             part.add(&mut sums[index], cell);
             self.bytes += sums[index].memory_bytes().saturating_sub(before);
         }
-        if self.bytes > self.bytes_max { Err(TooMuch::Groups) } else { Ok(()) }
+        if self.bytes > self.bytes_max { Err(TooMuch::Groups) } else { Ok(is_part) }
     }
 
     /// The rows: ascending by bucket; in a bucket, groups by the first metric descending, then by value, and the rest last.

@@ -23,15 +23,18 @@ pub const WATCHED_MS: i64 = 10_000;
 /// Clients that can be watched at a time.
 pub const WATCHED_CLIENTS_MAX: usize = 10_000;
 /// Bytes that the figures of one live view may take.
-pub const VIEW_BYTES_MAX: usize = 16 << 20;
+pub const VIEW_BYTES_MAX: usize = 64 << 20;
 /// Rows of a live view.
 pub const VIEW_ROWS_MAX: usize = 5_000;
 /// Bytes of a snapshot, on the wire.
 pub const SNAPSHOT_BYTES_MAX: usize = 256 << 10;
 /// The least time between two updates of a view, in ms.
 pub const UPDATE_EVERY_MS: i64 = 250;
-/// Bytes of updates that a view may send in a second: a larger one is followed by a longer pause.
+/// Bytes of updates that a view may send in a second, once it has sent so many in a burst: what is beyond is followed by a
+/// longer pause.
 pub const UPDATE_BYTES_PER_S: i64 = 2_048;
+/// The burst, which silence earns again.
+pub const UPDATE_BURST_BYTES: i64 = 16 << 10;
 /// The longest such pause, in ms.
 pub const UPDATE_PAUSE_MS_MAX: i64 = 5_000;
 /// Rows that are remembered as gone, for readers that resume; one that missed more gets a snapshot.

@@ -13,7 +13,8 @@ use thiserror::Error;
 
 use crate::answer::{Answer, TooMuch, TopGroups};
 use crate::limits::{
-    GONE_MAX, SNAPSHOT_BYTES_MAX, UPDATE_BYTES_PER_S, UPDATE_EVERY_MS, UPDATE_PAUSE_MS_MAX, VIEW_ROWS_MAX,
+    GONE_MAX, SNAPSHOT_BYTES_MAX, UPDATE_BURST_BYTES, UPDATE_BYTES_PER_S, UPDATE_EVERY_MS, UPDATE_PAUSE_MS_MAX,
+    VIEW_ROWS_MAX,
 };
 
 /// One view.
@@ -22,6 +23,8 @@ pub struct View {
     id: u64,
     answer: Answer,
     as_of: Option<i64>,
+    /// Readers merge users themselves; else they get estimates.
+    sets: bool,
     /// What readers were told: its version, and the rows.
     version: u64,
     rows: BTreeMap<RowKey, Told>,
@@ -30,12 +33,16 @@ pub struct View {
     gone: VecDeque<(u64, RowKey)>,
     /// The newest version of those that the list had no room for.
     forgotten: u64,
-    /// The range that readers were told.
+    /// The range, and `as_of`, that readers were told.
     range: (i64, i64),
+    told_as_of: Option<i64>,
     /// Buckets that may have changed since; `None`: any.
     touched: Option<BTreeSet<i64>>,
     is_changed: bool,
     next_at: i64,
+    /// Bytes that were sent beyond what the budget allows, as of when, in ms.
+    owed: i64,
+    owed_at: i64,
 }
 
 /// A row as readers know it.
@@ -64,20 +71,25 @@ impl From<TooMuch> for ViewError {
 
 impl View {
     /// A view that starts from an answer; readers know nothing of it before the first [`publish`](View::publish).
-    pub fn new(id: u64, answer: Answer, as_of: Option<i64>) -> View {
+    /// With `sets`, readers merge users themselves.
+    pub fn new(id: u64, answer: Answer, as_of: Option<i64>, sets: bool) -> View {
         View {
             id,
             answer,
             as_of,
+            sets,
             version: 0,
             rows: BTreeMap::new(),
             top: None,
             gone: VecDeque::new(),
             forgotten: 0,
             range: (0, 0),
+            told_as_of: None,
             touched: None,
             is_changed: true,
             next_at: i64::MIN,
+            owed: 0,
+            owed_at: 0,
         }
     }
 
@@ -108,8 +120,7 @@ impl View {
                 touched.insert(plan.question.bucket(*minute, &plan.zone));
             }
             for (values, cell) in cells {
-                self.answer.add(*minute, values, cell)?;
-                is_concerned = true;
+                is_concerned |= self.answer.add(*minute, values, cell)?;
             }
         }
         if is_concerned {
@@ -130,6 +141,11 @@ impl View {
     /// When there may be something to publish, in ms; `None` if nothing has changed.
     pub fn next_at(&self) -> Option<i64> {
         self.is_changed.then_some(self.next_at)
+    }
+
+    /// Doesn't publish before a time, in ms: what has cost much is not done often.
+    pub fn wait_until(&mut self, at: i64) {
+        self.next_at = self.next_at.max(at);
     }
 
     /// When the question's window moves, in ms; `None` if it doesn't.
@@ -156,6 +172,7 @@ impl View {
         for bucket in buckets {
             for (group, sums) in self.answer.groups(bucket, &top) {
                 let key = RowKey { bucket, group: group.map(Into::into) };
+                let sums = if self.sets { sums } else { sums.iter().map(Sum::estimated).collect() };
                 is_there.insert(key.clone());
                 let told = self.rows.get(&key);
                 if told.is_some_and(|told| *told.sums == *sums) {
@@ -190,7 +207,9 @@ impl View {
         let question = &self.answer.plan().question;
         let range = (question.start, question.end);
         let has_moved = std::mem::replace(&mut self.range, range) != range;
+        self.told_as_of = self.as_of;
         if rows.is_empty() && gone.is_empty() && !has_moved {
+            self.next_at = now + UPDATE_EVERY_MS;
             return Ok(None);
         }
         self.version = to;
@@ -199,17 +218,25 @@ impl View {
         if is_first && message.len() > SNAPSHOT_BYTES_MAX {
             return Err(ViewError::TooMuch);
         }
-        let pause = (message.len() as i64 * 1_000 / UPDATE_BYTES_PER_S).clamp(UPDATE_EVERY_MS, UPDATE_PAUSE_MS_MAX);
-        // The first update that follows a snapshot needn't wait for what that cost.
-        self.next_at = if is_first { now } else { now + pause };
+        if !is_first {
+            let earned = (now - self.owed_at).max(0).saturating_mul(UPDATE_BYTES_PER_S) / 1_000;
+            self.owed = (self.owed - earned).max(0) + message.len() as i64;
+            self.owed_at = now;
+            let pause = (self.owed - UPDATE_BURST_BYTES) * 1_000 / UPDATE_BYTES_PER_S;
+            self.next_at = now + pause.clamp(UPDATE_EVERY_MS, UPDATE_PAUSE_MS_MAX);
+        }
         Ok(Some(message))
+    }
+
+    /// A version that readers were told, if all that changed since is remembered; else 0.
+    pub fn remembered(&self, version: u64) -> u64 {
+        if (self.forgotten..=self.version).contains(&version) { version } else { 0 }
     }
 
     /// All that changed since a version that readers were told, as one message; from version 0, or from one that is not
     /// remembered any more, all there is.
     pub fn since(&self, version: u64) -> Result<Vec<u8>, ViewError> {
-        let is_remembered = (self.forgotten..=self.version).contains(&version);
-        let version = if is_remembered { version } else { 0 };
+        let version = self.remembered(version);
         let missed = self.gone.iter().filter(|(at, key)| version > 0 && *at > version && !self.rows.contains_key(key));
         let gone = missed.map(|(_, key)| key.clone()).collect::<BTreeSet<_>>().into_iter().collect();
         let rows = self.rows.iter().filter(|(_, told)| told.version > version).map(|(key, told)| Changed {
@@ -228,9 +255,8 @@ impl View {
     }
 
     fn update(&self, from: u64, gone: Vec<RowKey>, rows: Vec<Changed>) -> Vec<u8> {
-        let question = &self.answer.plan().question;
-        let (start, end) = (question.start, question.end);
-        let update = Update { view: self.id, from, to: self.version, start, end, as_of: self.as_of, gone, rows };
+        let ((start, end), as_of) = (self.range, self.told_as_of);
+        let update = Update { view: self.id, from, to: self.version, start, end, as_of, gone, rows };
         catchment_cells::live::Message::Update(update).encode()
     }
 }

@@ -223,7 +223,7 @@ impl Rows {
                     && (span.from..span.to).contains(&key.bucket)
             });
             if is_asked {
-                cells.iter().for_each(|cell| answer.add(key.bucket, &key.values, cell).unwrap());
+                cells.iter().for_each(|cell| _ = answer.add(key.bucket, &key.values, cell).unwrap());
             }
         }
         answer.rows().unwrap()

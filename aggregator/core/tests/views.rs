@@ -4,7 +4,9 @@
 
 use std::collections::BTreeMap;
 
-use catchment_aggregator_core::limits::{GONE_MAX, UPDATE_BYTES_PER_S, UPDATE_EVERY_MS, VIEW_ROWS_MAX};
+use catchment_aggregator_core::limits::{
+    GONE_MAX, UPDATE_BURST_BYTES, UPDATE_BYTES_PER_S, UPDATE_EVERY_MS, VIEW_ROWS_MAX,
+};
 use catchment_aggregator_core::view::ViewError;
 use catchment_aggregator_core::{Answer, Plan, Question, View};
 use catchment_cells::Cell;
@@ -45,7 +47,7 @@ fn answer(query: &str, now: i64, sections: &[Section]) -> Answer {
     for section in sections {
         let buckets = section[&answer.plan().cube.name].buckets.range(start..end);
         for (minute, cells) in buckets {
-            cells.iter().for_each(|(values, cell)| answer.add(*minute, values, cell).unwrap());
+            cells.iter().for_each(|(values, cell)| _ = answer.add(*minute, values, cell).unwrap());
         }
     }
     answer
@@ -92,6 +94,7 @@ proptest! {
     #[test]
     fn every_reader_knows_the_answer(
         question in prop::sample::select(&QUESTIONS[..]),
+        sets: bool,
         steps in prop::collection::vec(
             (prop::collection::vec((0..12i64, 0..6u8, 0..3_000u64, -5..50i64), 0..300), 0..3i64, any::<bool>()),
             1..12,
@@ -99,7 +102,7 @@ proptest! {
     ) {
         let mut now = NOW + 5 * 60_000;
         let mut sections: Vec<Section> = Vec::new();
-        let mut view = View::new(9, answer(question, now, &[]), None);
+        let mut view = View::new(9, answer(question, now, &[]), None, sets);
         let mut punctual = mirror(&view);
         let mut slow = mirror(&view);
         for (events, minutes, looks) in steps {
@@ -109,6 +112,13 @@ proptest! {
             now += minutes * 60_000;
             if view.moves_at().is_some_and(|at| now >= at) {
                 view.replace(answer(question, now, &sections), Some(now));
+            }
+            if view.version() > 0 {
+                // Whoever asks before what is new is told gets what was told, and no more.
+                let mut early = mirror(&view);
+                early.apply(update(&view.since(0).unwrap())).unwrap();
+                prop_assert_eq!((early.range(), early.as_of()), (punctual.range(), punctual.as_of()));
+                prop_assert_eq!(early.rows(), punctual.rows());
             }
             if let Some(bytes) = view.publish(now).unwrap() {
                 punctual.apply(update(&bytes)).unwrap();
@@ -130,7 +140,7 @@ proptest! {
 
 #[test]
 fn a_first_change_is_told_at_once_and_the_next_after_a_pause() {
-    let mut view = View::new(9, answer(QUESTIONS[0], NOW, &[]), None);
+    let mut view = View::new(9, answer(QUESTIONS[0], NOW, &[]), None, true);
     let first = view.publish(NOW).unwrap();
     assert!(first.is_some(), "an empty snapshot says that there is nothing");
     assert_eq!(view.next_at(), None);
@@ -141,16 +151,21 @@ fn a_first_change_is_told_at_once_and_the_next_after_a_pause() {
     view.add(&section(&vec![(0, 1, 2, 1)]), NOW).unwrap();
     assert!(small.len() < 100);
     assert_eq!(view.next_at(), Some(NOW + UPDATE_EVERY_MS));
-    view.add(&section(&(0..800).map(|user| (0, 1, user, 1)).collect()), NOW).unwrap();
-    let large = view.publish(NOW).unwrap().unwrap();
+    // Much at once is let through, until the burst is used up.
+    let mut sent = small.len() as i64;
+    for n in 1..9 {
+        view.add(&section(&(n * 700..n * 700 + 700).map(|user| (n as i64 % 5, 1, user, 1)).collect()), NOW).unwrap();
+        sent += view.publish(NOW).unwrap().unwrap().len() as i64;
+    }
+    assert!(sent > UPDATE_BURST_BYTES, "{sent}");
     view.add(&section(&vec![(0, 1, 801, 1)]), NOW).unwrap();
-    assert_eq!(view.next_at(), Some(NOW + large.len() as i64 * 1_000 / UPDATE_BYTES_PER_S));
+    assert_eq!(view.next_at(), Some(NOW + (sent - UPDATE_BURST_BYTES) * 1_000 / UPDATE_BYTES_PER_S));
     assert!(!view.add(&section(&vec![(99, 1, 1, 1)]), NOW).unwrap(), "beyond its window");
 }
 
 #[test]
 fn users_travel_as_what_is_new() {
-    let mut view = View::new(9, answer("metric=users&last=1d", NOW, &[]), None);
+    let mut view = View::new(9, answer("metric=users&last=1d", NOW, &[]), None, true);
     let grow = |view: &mut View, users: std::ops::Range<u64>| {
         view.add(&section(&users.map(|user| (0, 1, user, 1)).collect()), NOW).unwrap();
         view.publish(NOW).unwrap().unwrap().len()
@@ -166,12 +181,12 @@ fn a_view_is_bounded_and_forgets_what_is_long_gone() {
     let rows = VIEW_ROWS_MAX as i64 + 1;
     let many = section(&(0..rows).map(|minute| (minute, 1, 1, 1)).collect());
     let question = "metric=events&granularity=1m&start=2024-01-01&end=2024-02-01";
-    let mut view = View::new(9, answer(question, NOW, std::slice::from_ref(&many)), None);
+    let mut view = View::new(9, answer(question, NOW, std::slice::from_ref(&many)), None, true);
     assert_eq!(view.publish(NOW), Err(ViewError::TooMuch));
 
     // Each minute takes a page's row away and brings another.
     let question = "metric=events&group_by=page&granularity=1m&last=1m";
-    let mut view = View::new(9, answer(question, NOW, &[]), None);
+    let mut view = View::new(9, answer(question, NOW, &[]), None, true);
     view.publish(NOW).unwrap();
     let mut reader = mirror(&view);
     reader.apply(update(&view.since(0).unwrap())).unwrap();

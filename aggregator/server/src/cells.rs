@@ -247,8 +247,8 @@ impl Cells {
         deadline: Instant,
     ) -> Result<Answered, AnswerError> {
         let plan = answer.plan().clone();
-        let (position, as_of) =
-            self.visit(client, &plan, deadline, |bucket, values, cell| Ok(answer.add(bucket, values, cell)?))?;
+        let (position, as_of) = self
+            .visit(client, &plan, deadline, |bucket, values, cell| Ok(answer.add(bucket, values, cell).map(drop)?))?;
         Ok(Answered { answer, position, as_of })
     }
 

@@ -12,7 +12,7 @@ use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::watched::Watched;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::codec::DecodeError;
-use catchment_cells::frame::{self, CHAIN_START, FrameError, Kind, Opened, Producer};
+use catchment_cells::frame::{self, CHAIN_START, CellsBlock, FrameError, Kind, Opened, Producer};
 use catchment_cells::{ClientId, Secret};
 use catchment_link::Arrival;
 use tokio::sync::{Notify, mpsc};
@@ -170,7 +170,11 @@ impl Writer {
         let mark = batch.marks.get(&header.producer);
         match marks::decide(mark, header, &opened.chain()) {
             Decision::Store => {}
-            Decision::Duplicate => return verdict(Status::Stored, String::new()),
+            Decision::Duplicate => {
+                // Its first ack may have been lost, and with it that someone looks.
+                let watched = opened.cells().is_ok_and(|cells| self.is_watched(&cells, now));
+                return Ok(Verdict { watched, ..verdict(Status::Stored, String::new())? });
+            }
             Decision::Gap { expected } => return verdict(Status::Gap, format!("seq {expected} is expected")),
             Decision::Fork => return verdict(Status::Fork, "the frame contradicts what was stored".into()),
         }
@@ -178,10 +182,7 @@ impl Writer {
             Ok(decoded) => decoded,
             Err(detail) => return verdict(Status::Malformed, detail),
         };
-        let watched = {
-            let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
-            blocks.cells.0.keys().any(|client| watched.is_watched(client, now))
-        };
+        let watched = self.is_watched(&blocks.cells, now);
         let after = Mark::after(mark, header, opened.chain());
         batch.marks.insert(header.producer.clone(), after);
         batch.rows.push(LogRow { position: self.next_position, received_at: now, frame: frame.clone() });
@@ -189,6 +190,12 @@ impl Writer {
         batch.cubes.extend(cubes);
         self.next_position += 1;
         Ok(Verdict { watched, ..verdict(Status::Stored, String::new())? })
+    }
+
+    /// Whether someone looks at any of the clients that have cells here.
+    fn is_watched(&self, cells: &CellsBlock, now: i64) -> bool {
+        let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
+        cells.0.keys().any(|client| watched.is_watched(client, now))
     }
 
     /// Decodes all that will be merged: what can't be merged is not stored.

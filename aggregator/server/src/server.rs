@@ -25,7 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::forward::Forwarder;
 use crate::health::Health;
 use crate::http::dashboard::{Dashboard, DashboardError};
-use crate::http::{self, Api};
+use crate::http::{self, Api, Bounds};
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
 use crate::live::{Feed, Hub, Live};
@@ -139,8 +139,7 @@ impl Server {
             health: health.clone(),
             prometheus: prometheus.clone(),
             stopping,
-            questions: Api::questions(),
-            sockets: Api::sockets(),
+            bounds: Bounds::default(),
         };
         let router = http::router(Arc::new(api));
         let addresses = (http_address, link_address);

@@ -20,6 +20,7 @@ fn sum() -> impl Strategy<Value = Sum> {
         any::<u64>().prop_map(Sum::Count),
         (any::<u64>(), 0..2_000u64).prop_map(|(from, n)| Sum::Users(users(from >> 1, n))),
         Just(Sum::Measure(None)),
+        (0..2_000u64).prop_map(|n| Sum::Users(users(n, n)).estimated()),
         prop::collection::vec(-1_000_000..1_000_000i64, 1..60).prop_map(|values| {
             let mut cell = Cell::default();
             values.iter().for_each(|&value| cell.record("ms", value, true));
@@ -138,7 +139,12 @@ fn golden_bytes() {
     let rows = vec![Changed {
         key: RowKey { bucket: 28_000_000, group: Some("/".into()) },
         whole: true,
-        sums: vec![Sum::Count(300), Sum::Users(users(1, 1)), Sum::Measure(None)],
+        sums: vec![
+            Sum::Count(300),
+            Sum::Users(users(1, 1)),
+            Sum::Measure(None),
+            Sum::Estimated(Estimate { value: 2.0, lower: 1.0, upper: 3.0, exact: false }),
+        ],
     }];
     let gone = vec![RowKey { bucket: 27_999_999, group: None }];
     let update =
@@ -151,7 +157,8 @@ fn golden_bytes() {
         ),
         (
             Message::Update(update),
-            "01030201000000000000030480fcd91a1e0a00_01fefbd91a00_0102022f0103_00ac02_010001abe4ef37_02",
+            "01030201000000000000030480fcd91a1e0a00_01fefbd91a00_0102022f0104_00ac02_010001abe4ef37_02_04\
+             0000000000000040_000000000000f03f_0000000000000840_00",
         ),
         (Message::Refused { subscription: 7, status: 422, detail: "no".into() }, "010407a603026e6f"),
         (Message::Alive { now: -1 }, "010501"),

@@ -281,7 +281,7 @@ impl Shard {
         let started = now();
         while now() - started < ALARM_MS {
             let at = now();
-            if self.core.borrow().as_ref().is_some_and(|core| core.cut_at().is_some_and(|cut_at| cut_at <= at)) {
+            if self.core.borrow().as_ref().is_some_and(|core| core.cut_at(at).is_some_and(|cut_at| cut_at <= at)) {
                 self.transact(move |core| core.cut(at));
             }
             let batch = self.core.borrow().as_ref().and_then(|core| core.batch(at));
@@ -321,7 +321,7 @@ impl Shard {
     fn set_alarm(&self, now: i64) {
         let mut core = self.core.borrow_mut();
         let at = match core.as_mut() {
-            Some(core) => match core.due_at() {
+            Some(core) => match core.due_at(now) {
                 Some(at) if core.alarm_at.is_none_or(|pending| at < pending) => {
                     core.alarm_at = Some(at);
                     at
@@ -361,24 +361,27 @@ struct Batch {
 
 impl Core {
     /// When what waits is to be cut; `None` while nothing waits, or the outbox has no room.
-    fn cut_at(&self) -> Option<i64> {
+    fn cut_at(&self, now: i64) -> Option<i64> {
         let since = self.collector.waits_since()?;
         if self.outbox.is_full(self.collector.meta()) {
             return None;
+        }
+        // The log's times never go back: after the clock was, there is no telling how long events have waited.
+        if since > now {
+            return Some(now);
         }
         Some(if self.outbox.is_failing() {
             since + CUT_MS_FAILING
         } else if self.watching.clients().any(|client| self.collector.has(client)) {
             since + CUT_MS
         } else {
-            // A clock that was set back doesn't hold it up.
             (since + CUT_MS).max(self.last_cut_at + CUT_EVERY_MS).min(since + CUT_EVERY_MS)
         })
     }
 
     /// When something is to be done.
-    fn due_at(&self) -> Option<i64> {
-        self.cut_at().into_iter().chain(self.outbox.send_at(self.collector.meta())).min()
+    fn due_at(&self, now: i64) -> Option<i64> {
+        self.cut_at(now).into_iter().chain(self.outbox.send_at(self.collector.meta())).min()
     }
 
     /// Whether so many more events may wait: what is due to be cut could be, and log and ids have room.

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use thiserror::Error;
+use tracing::warn;
 
 use super::Api;
 
@@ -41,8 +42,6 @@ struct File {
 pub(crate) enum DashboardError {
     #[error("the dashboard's {} can't be read: {error}", path.display())]
     Read { path: PathBuf, error: io::Error },
-    #[error("the dashboard's {} is no kind of file that is served", .0.display())]
-    Kind(PathBuf),
     #[error("the dashboard has more than {BYTES_MAX} bytes")]
     TooLarge,
     #[error("{} has no index.html: it is not a dashboard's folder", .0.display())]
@@ -67,7 +66,11 @@ impl Dashboard {
                 if bytes > BYTES_MAX {
                     return Err(DashboardError::TooLarge);
                 }
-                let file = File::read(&path)?;
+                let Some(content_type) = content_type(&path) else {
+                    warn!(path = %path.display(), "not served: no kind of file that a dashboard has");
+                    continue;
+                };
+                let file = File::read(&path, content_type)?;
                 let name = path.strip_prefix(folder).unwrap_or(&path);
                 files.insert(format!("/{}", name.display()), file);
             }
@@ -80,18 +83,7 @@ impl Dashboard {
 }
 
 impl File {
-    fn read(path: &Path) -> Result<File, DashboardError> {
-        let content_type = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("html") => "text/html; charset=utf-8",
-            Some("css") => "text/css; charset=utf-8",
-            Some("js" | "mjs") => "text/javascript; charset=utf-8",
-            Some("wasm") => "application/wasm",
-            Some("svg") => "image/svg+xml",
-            Some("json" | "webmanifest") => "application/json",
-            Some("png") => "image/png",
-            Some("txt") => "text/plain; charset=utf-8",
-            _ => return Err(DashboardError::Kind(path.to_owned())),
-        };
+    fn read(path: &Path, content_type: &'static str) -> Result<File, DashboardError> {
         let failed = |error| DashboardError::Read { path: path.to_owned(), error };
         let plain = std::fs::read(path).map_err(failed)?;
         let mut gzip = GzEncoder::new(Vec::new(), Compression::default());
@@ -114,7 +106,7 @@ impl File {
             (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
             (header::VARY, HeaderValue::from_static("accept-encoding")),
         ];
-        if headers.get(header::IF_NONE_MATCH) == Some(&self.etag) {
+        if is_known(headers, &self.etag) {
             return (StatusCode::NOT_MODIFIED, fixed).into_response();
         }
         let accepted = headers.get(header::ACCEPT_ENCODING).and_then(|value| value.to_str().ok()).unwrap_or_default();
@@ -133,6 +125,28 @@ impl File {
             _ => (fixed, safety, self.plain.clone()).into_response(),
         }
     }
+}
+
+fn content_type(path: &Path) -> Option<&'static str> {
+    match path.extension()?.to_str()? {
+        "html" => Some("text/html; charset=utf-8"),
+        "css" => Some("text/css; charset=utf-8"),
+        "js" | "mjs" => Some("text/javascript; charset=utf-8"),
+        "wasm" => Some("application/wasm"),
+        "svg" => Some("image/svg+xml"),
+        "png" => Some("image/png"),
+        "ico" => Some("image/x-icon"),
+        "woff2" => Some("font/woff2"),
+        "json" | "map" | "webmanifest" => Some("application/json"),
+        "txt" => Some("text/plain; charset=utf-8"),
+        _ => None,
+    }
+}
+
+/// Whether a browser has this version: proxies that compress weaken the tag they pass on.
+fn is_known(headers: &HeaderMap, etag: &HeaderValue) -> bool {
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    known.split(',').any(|tag| tag.trim().trim_start_matches("W/").as_bytes() == etag.as_bytes())
 }
 
 /// Any path that is nothing else: a file of the dashboard, or nothing.

@@ -21,7 +21,7 @@ use super::Api;
 use super::problem::Problem;
 use super::questions::{Parameters, authorize, plan};
 use crate::clock::now_ms;
-use crate::live::{Latest, Reader, Shared};
+use crate::live::{Asked, Latest, Reader, Shared};
 use crate::metrics;
 
 /// How long a read key may take to come, and one message to be sent.
@@ -37,8 +37,16 @@ const MESSAGE_BYTES_MAX: usize = 8 << 10;
 /// Subscriptions of one connection.
 const SUBSCRIPTIONS_MAX: usize = 32;
 
+/// Bytes that a connection reads at a time, which it holds for good.
+const READ_BYTES: usize = 4 << 10;
+/// Bytes of a close frame's reason.
+const REASON_BYTES_MAX: usize = 123;
+/// How long a close frame may take to be sent.
+const CLOSE_MAX: Duration = Duration::from_secs(1);
+
 /// Close codes: final.
 const GOING_AWAY: u16 = 1001;
+const TRY_AGAIN_LATER: u16 = 1013;
 const PROTOCOL: u16 = 4400;
 const UNAUTHORIZED: u16 = 4401;
 
@@ -46,8 +54,16 @@ const UNAUTHORIZED: u16 = 4401;
 #[derive(Debug, Deserialize)]
 #[serde(untagged, deny_unknown_fields)]
 enum Said {
-    Subscribe { subscribe: u64, question: String, cursor: Option<String> },
-    Unsubscribe { unsubscribe: u64 },
+    Subscribe {
+        subscribe: u64,
+        question: String,
+        cursor: Option<String>,
+        #[serde(default)]
+        sets: bool,
+    },
+    Unsubscribe {
+        unsubscribe: u64,
+    },
 }
 
 /// What it says first.
@@ -83,21 +99,26 @@ enum End {
 
 /// Takes a connection up.
 pub(crate) async fn upgrade(State(api): State<Arc<Api>>, upgrade: WebSocketUpgrade) -> Response {
-    let Ok(place) = api.sockets.clone().try_acquire_owned() else {
-        return Problem::busy("too many live connections are open: try again later").into_response();
+    // Strangers have few places, so that they can't take those of readers.
+    let Ok(place) = api.bounds.strangers.clone().try_acquire_owned() else {
+        return Problem::busy("too many live connections are being made: try again later").into_response();
     };
-    upgrade.max_message_size(MESSAGE_BYTES_MAX).max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(async move |socket| {
-        let _place = place;
-        serve(api, socket).await;
+    let upgrade = upgrade.read_buffer_size(READ_BYTES).max_message_size(MESSAGE_BYTES_MAX);
+    upgrade.max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(async move |mut socket| {
+        let client = match timeout(TOKEN_MAX, token(&api, &mut socket)).await {
+            Ok(Ok(client)) => client,
+            Ok(Err(end)) => return close(socket, end).await,
+            Err(_) => return close(socket, End::Close(TRY_AGAIN_LATER, "no read key came".into())).await,
+        };
+        let Ok(_place) = api.bounds.sockets.clone().try_acquire_owned() else {
+            return close(socket, End::Close(TRY_AGAIN_LATER, "too many live connections are open".into())).await;
+        };
+        drop(place);
+        serve(api, client, socket).await;
     })
 }
 
-async fn serve(api: Arc<Api>, mut socket: WebSocket) {
-    let client = match timeout(TOKEN_MAX, token(&api, &mut socket)).await {
-        Ok(Ok(client)) => client,
-        Ok(Err(end)) => return close(socket, end).await,
-        Err(_) => return close(socket, End::Close(UNAUTHORIZED, "no read key came".into())).await,
-    };
+async fn serve(api: Arc<Api>, client: ClientId, socket: WebSocket) {
     static READERS: AtomicU64 = AtomicU64::new(0);
     let reader = Reader { id: READERS.fetch_add(1, Ordering::Relaxed), news: Arc::new(Notify::new()) };
     let mut connection = Connection { api, client, socket, reader, subscriptions: BTreeMap::new() };
@@ -130,10 +151,9 @@ async fn token(api: &Api, socket: &mut WebSocket) -> Result<ClientId, End> {
 
 async fn close(mut socket: WebSocket, end: End) {
     if let End::Close(code, reason) = end {
-        // A close frame has room for 123 bytes.
-        let reason = reason.chars().take(30).collect::<String>();
+        let reason = reason[..reason.floor_char_boundary(REASON_BYTES_MAX)].to_owned();
         let frame = CloseFrame { code, reason: reason.into() };
-        let _ = timeout(SEND_MAX, socket.send(Message::Close(Some(frame)))).await;
+        let _ = timeout(CLOSE_MAX, socket.send(Message::Close(Some(frame)))).await;
     }
 }
 
@@ -180,7 +200,9 @@ impl Connection {
     async fn hear(&mut self, text: &str) -> Result<(), End> {
         let unknown = |_| End::Close(PROTOCOL, "no such message".into());
         match serde_json::from_str(text).map_err(unknown)? {
-            Said::Subscribe { subscribe, question, cursor } => self.subscribe(subscribe, &question, cursor).await,
+            Said::Subscribe { subscribe, question, cursor, sets } => {
+                self.subscribe(subscribe, question, cursor, sets).await
+            }
             Said::Unsubscribe { unsubscribe } => {
                 if let Some(subscription) = self.subscriptions.remove(&unsubscribe) {
                     self.leave(subscription.view.view);
@@ -190,7 +212,13 @@ impl Connection {
         }
     }
 
-    async fn subscribe(&mut self, number: u64, question: &str, cursor: Option<String>) -> Result<(), End> {
+    async fn subscribe(
+        &mut self,
+        number: u64,
+        question: String,
+        cursor: Option<String>,
+        sets: bool,
+    ) -> Result<(), End> {
         if self.subscriptions.contains_key(&number) {
             return Err(End::Close(PROTOCOL, "a number is used twice".into()));
         }
@@ -198,14 +226,17 @@ impl Connection {
             let detail = format!("a connection follows at most {SUBSCRIPTIONS_MAX} questions");
             return self.refuse(number, Problem::busy(&detail)).await;
         }
-        let plan = match parse(question).and_then(|parameters| plan(&self.api.cells, &self.client, &parameters)) {
+        let plan = match parse(&question).and_then(|parameters| plan(&self.api.cells, &self.client, &parameters)) {
             Ok(plan) => plan,
             Err(problem) => return self.refuse(number, problem).await,
         };
         let metrics = plan.question.metrics.iter().map(|metric| metric.name.clone()).collect();
         let (cube, tier) = (plan.cube.name.to_string(), plan.tier());
-        let Some(view) = self.api.live.subscribe(&self.client, question, plan, &self.reader).await else {
-            return Err(End::Close(GOING_AWAY, "the aggregator stops".into()));
+        let asked = Asked { client: self.client.clone(), question, sets };
+        let view = match self.api.live.subscribe(asked, plan, &self.reader).await {
+            Some(Ok(view)) => view,
+            Some(Err(error)) => return self.refuse(number, Problem::from(&error)).await,
+            None => return Err(End::Close(GOING_AWAY, "the aggregator stops".into())),
         };
         let known = cursor.as_deref().and_then(parse_cursor).filter(|(id, _)| *id == view.view);
         let message = live::View { subscription: number, view: view.view, metrics, cube, tier };

@@ -24,8 +24,9 @@ use crate::live::Live;
 
 /// Questions that are worked on at a time.
 const QUESTIONS_MAX: usize = 4;
-/// WebSockets that may be open at a time.
+/// WebSockets that may be open at a time, with a read key and before one has come.
 const SOCKETS_MAX: usize = 10_000;
+const STRANGERS_MAX: usize = 1_000;
 
 /// What requests are answered from.
 pub(crate) struct Api {
@@ -38,21 +39,23 @@ pub(crate) struct Api {
     pub prometheus: PrometheusHandle,
     /// Whether the process is to end.
     pub stopping: watch::Receiver<bool>,
-    /// A permit is a question at work.
-    pub questions: Arc<Semaphore>,
-    /// A permit is an open WebSocket.
-    pub sockets: Arc<Semaphore>,
+    pub bounds: Bounds,
 }
 
-impl Api {
-    /// As many questions as may be worked on at a time.
-    pub(crate) fn questions() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(QUESTIONS_MAX))
-    }
+/// How many of each may be at a time: a permit is one of them.
+pub(crate) struct Bounds {
+    /// Questions at work.
+    pub questions: Arc<Semaphore>,
+    /// Open WebSockets.
+    pub sockets: Arc<Semaphore>,
+    /// Those whose reader hasn't said who it is.
+    pub strangers: Arc<Semaphore>,
+}
 
-    /// As many WebSockets as may be open at a time.
-    pub(crate) fn sockets() -> Arc<Semaphore> {
-        Arc::new(Semaphore::new(SOCKETS_MAX))
+impl Default for Bounds {
+    fn default() -> Self {
+        let bound = |n| Arc::new(Semaphore::new(n));
+        Bounds { questions: bound(QUESTIONS_MAX), sockets: bound(SOCKETS_MAX), strangers: bound(STRANGERS_MAX) }
     }
 }
 

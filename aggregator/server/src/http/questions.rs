@@ -88,7 +88,7 @@ async fn work(
     api: &Arc<Api>,
     work: impl FnOnce(&Cells) -> Result<String, Problem> + Send + 'static,
 ) -> Result<String, Problem> {
-    let turn = tokio::time::timeout(WAIT_MAX, api.questions.clone().acquire_owned()).await;
+    let turn = tokio::time::timeout(WAIT_MAX, api.bounds.questions.clone().acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         return Err(Problem::busy("too many questions are being answered: ask again later"));
     };

@@ -19,7 +19,7 @@ use tokio::sync::{Notify, oneshot};
 
 pub(crate) use self::feed::Feed;
 use self::feed::News;
-pub(crate) use self::hub::Hub;
+pub(crate) use self::hub::{Asked, Hub};
 use crate::cells::{AnswerError, Answered};
 
 /// Where views are subscribed to.
@@ -70,28 +70,12 @@ pub(crate) enum LiveError {
 
 /// What happens to the hub.
 #[derive(Debug)]
-enum Event {
+pub(crate) enum Event {
     News(Arc<News>),
-    Subscribe {
-        client: ClientId,
-        question: String,
-        plan: Box<Plan>,
-        reader: Reader,
-        reply: oneshot::Sender<Arc<Shared>>,
-    },
-    Unsubscribe {
-        view: u64,
-        reader: u64,
-    },
-    Since {
-        view: u64,
-        version: u64,
-        reply: oneshot::Sender<(u64, Bytes)>,
-    },
-    Answered {
-        view: u64,
-        answered: Box<Result<Answered, LiveError>>,
-    },
+    Subscribe { asked: Asked, plan: Box<Plan>, reader: Reader, reply: oneshot::Sender<Result<Arc<Shared>, LiveError>> },
+    Unsubscribe { view: u64, reader: u64 },
+    Since { view: u64, version: u64, reply: oneshot::Sender<(u64, Bytes)> },
+    Answered { view: u64, client: ClientId, answered: Box<Result<Answered, LiveError>> },
     Stop,
 }
 
@@ -101,17 +85,15 @@ impl Live {
         Live { events: feed.events() }
     }
 
-    /// Takes part in the view of a planned question, `None` if the hub is gone. The question's text tells views apart.
+    /// Takes part in the view of a planned question; `None` if the hub is gone.
     pub(crate) async fn subscribe(
         &self,
-        client: &ClientId,
-        question: &str,
+        asked: Asked,
         plan: Plan,
         reader: &Reader,
-    ) -> Option<Arc<Shared>> {
+    ) -> Option<Result<Arc<Shared>, LiveError>> {
         let (reply, answer) = oneshot::channel();
-        let (client, question, reader) = (client.clone(), question.to_owned(), reader.clone());
-        self.events.send(Event::Subscribe { client, question, plan: Box::new(plan), reader, reply }).ok()?;
+        self.events.send(Event::Subscribe { asked, plan: Box::new(plan), reader: reader.clone(), reply }).ok()?;
         answer.await.ok()
     }
 

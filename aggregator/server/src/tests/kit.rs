@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::Receiver;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -21,7 +22,7 @@ use crate::config::Limits;
 use crate::health::Health;
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
-use crate::live::Feed;
+use crate::live::{Event, Feed};
 use crate::store::Store;
 
 /// 2024-01-01T00:00Z, as a minute.
@@ -151,6 +152,7 @@ pub(crate) struct Aggregator {
     pub(crate) cells: Arc<Cells>,
     pub(crate) watched: Arc<Mutex<Watched>>,
     pub(crate) keeper: Keeper,
+    pub(crate) feed: Arc<Feed>,
     writer: Writer,
 }
 
@@ -161,13 +163,23 @@ impl Aggregator {
 
     /// With bounds, and a cursor of what central has.
     pub(crate) fn with(folder: impl AsRef<Path>, limits: Limits, forwarded: Option<Arc<AtomicU64>>) -> Aggregator {
+        Aggregator::fed(folder, limits, forwarded, Feed::new().0)
+    }
+
+    /// With what its feed tells.
+    pub(crate) fn with_feed(folder: impl AsRef<Path>) -> (Aggregator, Receiver<Event>) {
+        let (feed, events) = Feed::new();
+        (Aggregator::fed(folder, Limits::default(), None, feed), events)
+    }
+
+    fn fed(folder: impl AsRef<Path>, limits: Limits, forwarded: Option<Arc<AtomicU64>>, feed: Arc<Feed>) -> Aggregator {
         let store = Store::open(folder.as_ref()).unwrap();
-        let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), Feed::new().0).unwrap());
+        let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), feed.clone()).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
         let writer = Writer::new(cells.clone(), secret(), home, watched.clone(), appended).unwrap();
         let keeper = Keeper::new(cells.clone(), forwarded, Arc::new(Health::default()));
-        Aggregator { cells, watched, keeper, writer }
+        Aggregator { cells, watched, keeper, feed, writer }
     }
 
     /// Sends frames as one batch.

@@ -5,6 +5,6 @@ mod crashing;
 mod forwarding;
 mod ingesting;
 mod keeping;
-mod kit;
+pub(crate) mod kit;
 mod logging;
 mod serving;
