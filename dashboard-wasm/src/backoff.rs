@@ -3,6 +3,8 @@
 /// The first wait's bound, and every wait's, in milliseconds.
 const FIRST_MS: u32 = 500;
 const MAX_MS: u32 = 15_000;
+/// The attempt from which on the wait is as long as it gets.
+pub const LAST: u32 = 6;
 
 /// The wait before an attempt (counted from 0): it doubles, and half of it is drawn (`random` is from 0 to 1), so that a thousand
 /// dashboards don't come back at once.

@@ -38,19 +38,25 @@ impl Connection {
         }
     }
 
-    /// Its sentence, of which only the state's change is worth being spoken; `heard` is when the server last said something.
-    pub fn text(self, now: i64, heard: i64) -> (&'static str, String) {
+    /// Its sentence, in two parts; `newest` is how long ago the newest event came. That the connection holds says nothing about
+    /// the figures.
+    pub fn text(self, now: i64, newest: Option<i64>) -> (&'static str, String) {
         match self {
             Connection::None => ("Signed out", String::new()),
             Connection::Connecting(0) => ("Connecting…", String::new()),
             Connection::Connecting(_) => ("Reconnecting…", String::new()),
-            Connection::Live => ("Live", format::ago(now - heard)),
+            Connection::Live => ("Live", newest.map(format::ago).unwrap_or_default()),
             Connection::Waiting { until, .. } => {
                 let left_s = (until - now).max(0) / 1_000 + 1;
                 ("Reconnecting", format!("in {left_s} s"))
             }
-            Connection::Offline => ("Offline", format!("figures of {}", format::ago(now - heard))),
+            Connection::Offline => ("Offline", newest.map(format::ago).unwrap_or_default()),
         }
+    }
+
+    /// Whether its sentence ends with when the newest event came.
+    pub fn has_newest(self, newest: Option<i64>) -> bool {
+        newest.is_some() && matches!(self, Connection::Live | Connection::Offline)
     }
 
     /// Whether it says it holds, but can't.
@@ -70,11 +76,12 @@ mod tests {
             (Connection::Live, "live", ("Live", "0.4 s ago")),
             (Connection::Waiting { attempt: 1, until: 12_100 }, "reconnecting", ("Reconnecting", "in 3 s")),
             (Connection::Connecting(2), "reconnecting", ("Reconnecting…", "")),
-            (Connection::Offline, "offline", ("Offline", "figures of 0.4 s ago")),
+            (Connection::Offline, "offline", ("Offline", "0.4 s ago")),
         ] {
             assert_eq!(connection.word(), word);
-            assert_eq!(connection.text(10_000, 9_600), (text.0, text.1.to_owned()));
+            assert_eq!(connection.text(10_000, Some(400)), (text.0, text.1.to_owned()));
         }
+        assert_eq!(Connection::Live.text(10_000, None), ("Live", String::new()), "nothing came yet");
     }
 
     #[test]

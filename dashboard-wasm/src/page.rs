@@ -45,6 +45,8 @@ fn start() {
     dom::on(&window, "online", |_: web_sys::Event| happen(Event::Network(true)));
     dom::on(&window, "offline", |_: web_sys::Event| happen(Event::Network(false)));
     dom::on(&window, "hashchange", |_: web_sys::Event| follow(None));
+    dom::on(&dom::document(), "visibilitychange", |_: web_sys::Event| happen(Event::Hidden(dom::document().hidden())));
+    happen(Event::Hidden(dom::document().hidden()));
     dom::every(TICK_MS, || happen(Event::Tick));
     follow(storage::key());
 }

@@ -20,13 +20,13 @@ pub enum Panel {
     Events,
     /// Users of the range.
     Users,
-    /// Events by page.
+    /// Users by page.
     Pages,
-    /// Events by the site that a visit came from.
+    /// Users by the site that a visit came from.
     Sources,
-    /// Events by country.
+    /// Users by country.
     Countries,
-    /// Events by kind of device.
+    /// Users by kind of device.
     Devices,
     /// Events by category.
     Categories,
@@ -85,6 +85,11 @@ impl Panel {
         })
     }
 
+    /// Whether its rows are about people first, and then about what they did.
+    pub fn is_by_users(self) -> bool {
+        matches!(self, Panel::Pages | Panel::Sources | Panel::Countries | Panel::Devices)
+    }
+
     /// Whether it can be shown large, with more rows.
     pub fn opens(self) -> bool {
         self.dimension().is_some()
@@ -97,7 +102,10 @@ impl Panel {
             Panel::Events => events::question(range),
             Panel::Users => users::question(range),
             Panel::Revenue => return revenue::question(range, currencies),
-            group => groups::question(group.dimension()?, range, open == Some(group)),
+            group => {
+                let limit = if open == Some(group) { groups::ROWS_OPEN } else { groups::ROWS };
+                groups::question(group.dimension()?, group.is_by_users(), range, limit)
+            }
         })
     }
 
@@ -113,7 +121,7 @@ impl Panel {
             Panel::Events => events::csv(&events::show(mirror, range, now)),
             Panel::Users => users::csv(&users::show(mirror)),
             Panel::Revenue => revenue::csv(&revenue::show(mirror, currencies)),
-            group => groups::csv(&groups::show(mirror), group),
+            group => groups::csv(&groups::show(&mirror.rows(), group.is_by_users()), group),
         }
     }
 
@@ -150,10 +158,11 @@ pub(crate) mod tests {
         for (panel, expected) in [
             (Panel::Active, Some("metric=users&metric=events&metric=page_views&granularity=1m&last=30m")),
             (Panel::Events, Some("metric=users&metric=events&metric=page_views&granularity=1h&last=7d")),
-            (Panel::Users, Some("metric=users&metric=events&metric=page_views&last=7d")),
-            (Panel::Sources, Some("metric=events&metric=users&group_by=referrer&limit=8&last=7d")),
-            (Panel::Pages, Some("metric=events&metric=users&group_by=page&limit=100&last=7d")),
-            (Panel::Revenue, Some("metric=sum:revenue_EUR&metric=avg:revenue_EUR&last=7d")),
+            (Panel::Users, Some("metric=users&metric=events&metric=page_views&metric=count:revenue&last=7d")),
+            (Panel::Sources, Some("metric=users&metric=events&group_by=referrer&limit=8&last=7d")),
+            (Panel::Pages, Some("metric=users&metric=events&group_by=page&limit=100&last=7d")),
+            (Panel::Products, Some("metric=events&metric=users&group_by=product&limit=8&last=7d")),
+            (Panel::Revenue, Some("metric=count:revenue&metric=sum:revenue_EUR&metric=avg:revenue_EUR&last=7d")),
         ] {
             assert_eq!(panel.question(Range::Week, Some(Panel::Pages), &currencies).as_deref(), expected);
         }

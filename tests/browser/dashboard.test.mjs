@@ -12,6 +12,8 @@ const WIDE = { width: 1_280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 /** Panel → the dimension that it lists. */
 const GROUPS = { pages: 'page', sources: 'referrer', countries: 'country', devices: 'device', categories: 'category', products: 'product' };
+/** What a panel of these ranks by: people, or else what they did. */
+const ranked = (name) => (['categories', 'products'].includes(name) ? 'events' : 'users');
 
 let stage, chromium;
 /** A client with two days of events, which tests only read. */
@@ -95,14 +97,14 @@ async function asked(client, when) {
     ask('metric=users&last=5m'),
     ask(`metric=users&metric=events&metric=page_views&${when}`),
     ask(`metric=sum:revenue_EUR&metric=sum:revenue_USD&${when}`),
-    ...Object.values(GROUPS).map((dimension) => ask(`metric=events&group_by=${dimension}&limit=8&${when}`)),
+    ...Object.entries(GROUPS).map(([name, dimension]) => ask(`metric=${ranked(name)}&group_by=${dimension}&limit=8&${when}`)),
   ]);
   const revenue = ['EUR', 'USD'].map((currency) => [currency, money?.values[`sum:revenue_${currency}`]?.value]).filter(([, sum]) => sum !== undefined);
   return {
     active: active ? estimate(active.values.users) : zero,
     users: total ? estimate(total.values.users) : zero,
     events: total ? [total.values.events.value, total.values.page_views.value] : [0, 0],
-    ...Object.fromEntries(Object.keys(GROUPS).map((name, i) => [name, groups[i].map(({ group, values }) => [group, values.events.value])])),
+    ...Object.fromEntries(Object.keys(GROUPS).map((name, i) => [name, groups[i].map(({ group, values }) => [group, values[ranked(name)].value])])),
     revenue: revenue.sort(([, a], [, b]) => b - a),
   };
 }

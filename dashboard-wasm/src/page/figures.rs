@@ -31,7 +31,7 @@ pub(super) fn active(element: &Element, shown: &panel::active::Shown) {
 }
 
 /// The range's totals.
-pub(super) fn users(element: &Element, model: &Model, shown: &panel::users::Shown) {
+pub(super) fn users(element: &Element, model: &Model, shown: &panel::users::Shown, now: i64) {
     figure(element, "figure", &format::count(shown.users.value), shown.users.value, Some(&shown.users));
     if let Some(bounds) = dom::part(element, "bounds") {
         dom::set_text(&bounds, &format::margin(&shown.users).unwrap_or_else(|| "exact".into()));
@@ -40,7 +40,7 @@ pub(super) fn users(element: &Element, model: &Model, shown: &panel::users::Show
     if let Some(meaning) = dom::part(element, "meaning") {
         dom::set_text(&meaning, &format::meaning(&shown.users));
     }
-    let change = model.change("users", shown.users.value);
+    let change = model.change("users", shown.users.value, now);
     let than = if change.is_some() { format!("vs {}", model.range().before_title()) } else { String::new() };
     paint_change(element, "change", change);
     dom::text_of("than", &than);
@@ -52,7 +52,7 @@ pub(super) fn users(element: &Element, model: &Model, shown: &panel::users::Show
             dom::set(&total, "data-value", &figure_of.value.to_string());
         }
         if let Some(root) = dom::root() {
-            paint_change(&root, &format!("{name}-change"), model.change(metric, figure_of.value));
+            paint_change(&root, &format!("{name}-change"), model.change(metric, figure_of.value, now));
         }
     }
 }
@@ -117,7 +117,7 @@ pub(super) fn table(element: &Element, shown: &Shown) {
 }
 
 /// Money.
-pub(super) fn revenue(element: &Element, model: &Model, amounts: &[Amount]) {
+pub(super) fn revenue(element: &Element, model: &Model, amounts: &[Amount], now: i64) {
     let Some(list) = dom::part(element, "amounts") else { return };
     while list.child_element_count() > amounts.len() as u32 {
         if let Some(last) = list.last_element_child() {
@@ -136,29 +136,33 @@ pub(super) fn revenue(element: &Element, model: &Model, amounts: &[Amount]) {
         let Some(item) = list.children().item(at as u32).or_else(made) else { continue };
         dom::set(&item, "data-row", &amount.currency);
         figure(&item, "figure", &format::money(amount.sum, &amount.currency), amount.sum, None);
-        paint_change(&item, "change", model.change(&panel::revenue::metric(&amount.currency), amount.sum));
+        paint_change(&item, "change", model.change(&panel::revenue::metric(&amount.currency), amount.sum, now));
         if let Some(average) = dom::part(&item, "average") {
             dom::set_text(&average, &format!("{} on average", format::money(amount.average, &amount.currency)));
         }
     }
 }
 
-/// The rows of a dimension's panel.
-pub(super) fn lines(group: Panel, shown: &panel::groups::Shown, countries: &Intl::DisplayNames) -> Vec<Line> {
+/// The rows of a dimension's panel; `all` are the range's users.
+pub(super) fn lines(group: Panel, shown: &panel::groups::Shown, all: f64, countries: &Intl::DisplayNames) -> Vec<Line> {
     // Only of a code that has the form of one: the browser throws at others.
-    let country = |code: &str| {
-        let code = Some(code).filter(|code| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase()))?;
-        countries.of(code).map(String::from)
-    };
+    let is_code = |code: &str| code.len() == 2 && code.bytes().all(|byte| byte.is_ascii_uppercase());
+    let country = |code: &str| countries.of(Some(code).filter(|code| is_code(code))?).map(String::from);
     let line = |bar: &panel::groups::Bar| {
         let rest = bar.value == OTHER;
+        // Of all users: the rows have no sum, as who comes twice is counted once.
+        let (number, whole, second) = if group.is_by_users() {
+            (bar.users, all.max(bar.users), format!("{} events", format::count(bar.events)))
+        } else {
+            (bar.events, shown.events, format!("{} users", format::count(bar.users)))
+        };
         Line {
-            badge: (group == Panel::Countries && !rest).then(|| bar.value.clone()),
+            badge: (group == Panel::Countries && is_code(&bar.value)).then(|| bar.value.clone()),
             name: panel::groups::name(group, &bar.value, country),
-            users: format!("{} users", format::count(bar.users)),
-            number: bar.events,
-            figure: format::count(bar.events),
-            share: format::percent(bar.events, shown.total),
+            second,
+            number,
+            figure: format::count(number),
+            share: format::percent(number, whole),
             length: bar.length,
             value: bar.value.clone(),
             rest,

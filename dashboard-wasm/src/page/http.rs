@@ -1,4 +1,5 @@
-//! Questions over HTTP. One that fails is asked again: for measures in some seconds, else with the next minute or range.
+//! Questions over HTTP. One that fails is asked again: for measures in some seconds, else with the next minute or range. Each
+//! answer says whose it is: another key may have been given meanwhile.
 
 use js_sys::{Array, Object, Reflect};
 use wasm_bindgen::prelude::*;
@@ -10,20 +11,25 @@ use crate::model::{Event, Reply};
 
 /// Asks for the figures of the period before.
 pub(super) fn before(question: String) {
-    spawn_local(async move {
-        if let Ok(answer) = get(&format!("api/v1/metrics?{question}")).await {
-            happen(Event::Answered(Reply::Before(question, figures(&answer))));
-        }
+    ask(format!("api/v1/metrics?{question}"), |answer| match answer {
+        Some(answer) => Reply::Before(question, figures(&answer)),
+        None => Reply::NoBefore(question),
     });
 }
 
 /// Asks which measures were seen.
 pub(super) fn measures(when: String) {
+    let names = |answer| Array::from(&field(&answer, "measures")).iter().filter_map(|name| name.as_string()).collect();
+    ask(format!("api/v1/measures?{when}"), move |answer| {
+        answer.map_or(Reply::NoMeasures, |answer| Reply::Measures(names(answer)))
+    });
+}
+
+fn ask(path: String, reply: impl FnOnce(Option<JsValue>) -> Reply + 'static) {
+    let Some(key) = read(|model| model.key().map(str::to_owned)) else { return };
     spawn_local(async move {
-        let names =
-            |answer| Array::from(&field(&answer, "measures")).iter().filter_map(|name| name.as_string()).collect();
-        let answer = get(&format!("api/v1/measures?{when}")).await;
-        happen(Event::Answered(answer.map_or(Reply::NoMeasures, |answer| Reply::Measures(names(answer)))));
+        let answer = get(&path, &key).await.ok();
+        happen(Event::Answered(key, reply(answer)));
     });
 }
 
@@ -43,8 +49,7 @@ fn field(of: &JsValue, name: &str) -> JsValue {
     Reflect::get(of, &name.into()).unwrap_or_default()
 }
 
-async fn get(path: &str) -> Result<JsValue, JsValue> {
-    let key = read(|model| model.key().map(str::to_owned)).ok_or(JsValue::UNDEFINED)?;
+async fn get(path: &str, key: &str) -> Result<JsValue, JsValue> {
     let headers = Headers::new()?;
     headers.set("authorization", &format!("Bearer {key}"))?;
     let init = RequestInit::new();

@@ -44,8 +44,8 @@ struct Place {
     panel: Panel,
     element: Element,
     rows: Rows,
-    /// The cursor of the answer that it shows, and the minute that it was shown in.
-    painted: Option<(String, i64)>,
+    /// The cursor of the answer that it shows, the minute that it was shown in, and how many users there were.
+    painted: Option<(String, i64, f64)>,
 }
 
 impl Painter {
@@ -90,6 +90,7 @@ impl Painter {
         }
         self.paint_connection(model, now);
         let minute = model.minute(now);
+        let all = model.mirror(Panel::Users).map_or(0.0, |mirror| users::show(mirror).users.value);
         for place in &mut self.panels {
             let (panel, element) = (place.panel, &place.element);
             let (state, error) = state(model, panel);
@@ -103,13 +104,13 @@ impl Painter {
             }
             // Until another answer comes, the last one stays.
             let Some(mirror) = model.mirror(panel) else { continue };
-            let painted = Some((mirror.cursor(), minute));
+            let painted = Some((mirror.cursor(), minute, all));
             let is_new = place.painted != painted;
             place.painted = painted;
             match panel {
                 // Changed by the period before, too.
-                Panel::Users => figures::users(element, model, &users::show(mirror)),
-                Panel::Revenue => figures::revenue(element, model, &revenue::show(mirror, model.currencies())),
+                Panel::Users => figures::users(element, model, &users::show(mirror), now),
+                Panel::Revenue => figures::revenue(element, model, &revenue::show(mirror, model.currencies()), now),
                 _ if !is_new => {}
                 Panel::Active => {
                     let shown = active::show(mirror);
@@ -131,7 +132,8 @@ impl Painter {
                 }
                 group => {
                     if let Some(list) = dom::part(element, "rows") {
-                        let lines = figures::lines(group, &groups::show(mirror), &self.countries);
+                        let shown = groups::show(&mirror.rows(), group.is_by_users());
+                        let lines = figures::lines(group, &shown, all, &self.countries);
                         place.rows.show(&list, &lines, ROW_PX, dom::motion());
                     }
                 }
@@ -212,11 +214,15 @@ impl Painter {
 
     fn paint_connection(&mut self, model: &Model, now: i64) {
         let connection = model.connection();
-        let (text, fresh) = connection.text(now, model.heard());
+        let (text, fresh) = connection.text(now, model.newest(now));
         if let Ok(Some(element)) = dom::document().query_selector("[data-connection]") {
             dom::set(&element, "data-connection", connection.word());
         }
-        dom::text_of("connection", text);
+        let outdated =
+            model.is_outdated() && matches!(connection, Connection::Connecting(_) | Connection::Waiting { .. });
+        dom::text_of("connection", if outdated { "This page is older than its server: reload it" } else { text });
+        let fresh = if outdated { String::new() } else { fresh };
+        dom::text_of("newest", if connection.has_newest(model.newest(now)) { "newest event" } else { "" });
         dom::text_of("fresh", &fresh);
         // Said aloud when it breaks, and when it is mended; not with every try.
         let spoken = match connection {
@@ -252,14 +258,12 @@ fn point(pointed: Option<Pointed>) {
 /// What is the matter with a panel, for styles and tests, and in words.
 fn state(model: &Model, panel: Panel) -> (&'static str, &str) {
     let state = match (model.answer(panel), model.mirror(panel)) {
-        (Answer::Refused(detail), _) => return ("error", detail),
+        (Answer::Refused(_, detail), _) => return ("error", detail),
         (_, Some(_)) if model.connection() != Connection::Live => "reconnecting",
         (_, Some(mirror)) if panel.is_empty(mirror) => "empty",
         (_, Some(_)) => "ready",
         // Without a currency there is nothing to ask.
-        _ if panel == Panel::Revenue && model.currencies().is_empty() && model.mirror(Panel::Users).is_some() => {
-            "empty"
-        }
+        _ if panel == Panel::Revenue && model.currencies().is_empty() && model.is_money_known() => "empty",
         _ => "loading",
     };
     (state, "")

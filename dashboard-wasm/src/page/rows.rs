@@ -9,7 +9,7 @@ use super::dom;
 /// How long a change takes to be as it is to stay, in ms.
 const CHANGE_MS: f64 = 400.0;
 /// The parts of a row, in order.
-const CELLS: [&str; 6] = ["bar", "badge", "name", "users", "figure", "share"];
+const CELLS: [&str; 6] = ["bar", "badge", "name", "second", "figure", "share"];
 
 #[wasm_bindgen]
 extern "C" {
@@ -29,8 +29,8 @@ pub(super) struct Line {
     pub badge: Option<String>,
     /// Its name.
     pub name: String,
-    /// Its users, where there is room.
-    pub users: String,
+    /// Its other figure, where there is room.
+    pub second: String,
     /// The number, exactly.
     pub number: f64,
     /// The number, as it is written.
@@ -97,7 +97,7 @@ fn fill(row: &Element, line: &Line) -> bool {
     dom::flag(row, "data-rest", line.rest);
     let mut counted = false;
     let badge = line.badge.as_deref().unwrap_or_default();
-    for (at, text) in ["", badge, &line.name, &line.users, &line.figure, &line.share].into_iter().enumerate() {
+    for (at, text) in ["", badge, &line.name, &line.second, &line.figure, &line.share].into_iter().enumerate() {
         let Some(cell) = row.children().item(at as u32) else { continue };
         let is_new = dom::set_text(&cell, text);
         match CELLS[at] {

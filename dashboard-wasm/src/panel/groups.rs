@@ -1,24 +1,25 @@
-//! Events by the values of a dimension: pages, sources, countries, devices, categories, products.
+//! Users and events by the values of a dimension: pages, sources, countries, devices, categories, products.
 
-use catchment_cells::live::Mirror;
 use catchment_cells::row::{OTHER, Row};
 
 use super::{Panel, value};
 use crate::csv::{Field, table};
 use crate::range::Range;
 
-/// Rows of a panel, and of one that is shown large.
+/// Rows of a panel, of one that is shown large, and of a file.
 pub const ROWS: usize = 8;
 /// See [`ROWS`].
 pub const ROWS_OPEN: usize = 100;
+/// See [`ROWS`].
+pub const ROWS_SAVED: usize = 1_000;
 
-/// What is seen: a row for each value, the most frequent first, the rest last.
+/// What is seen: a row for each value, that of most users or events first, the rest last.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
     /// The rows.
     pub rows: Vec<Bar>,
-    /// Events of all rows.
-    pub total: f64,
+    /// Events of all rows. Users have no such sum: who comes twice is counted once.
+    pub events: f64,
 }
 
 /// A row.
@@ -30,37 +31,44 @@ pub struct Bar {
     pub events: f64,
     /// Its users.
     pub users: f64,
-    /// The length of its bar: that of the greatest is 1.
+    /// The length of its bar: that of the greatest is 1, and the rest is no longer.
     pub length: f64,
 }
 
-/// The most frequent values.
-pub fn question(dimension: &str, range: Range, open: bool) -> String {
-    let limit = if open { ROWS_OPEN } else { ROWS };
-    format!("metric=events&metric=users&group_by={dimension}&limit={limit}&{}", range.when())
+/// The values of most users, or of most events where those aren't about people.
+pub fn question(dimension: &str, by_users: bool, range: Range, limit: usize) -> String {
+    let metrics = if by_users { "metric=users&metric=events" } else { "metric=events&metric=users" };
+    format!("{metrics}&group_by={dimension}&limit={limit}&{}", range.when())
 }
 
 /// Of the answer, which is in order.
-pub fn show(mirror: &Mirror) -> Shown {
-    let rows = mirror.rows();
-    let greatest = rows.iter().map(|row| value(row, 0)).fold(0.0, f64::max);
+pub fn show(rows: &[Row], by_users: bool) -> Shown {
+    let greatest = rows.iter().filter(|row| row.group.as_deref() != Some(OTHER)).map(|row| value(row, 0));
+    let greatest = greatest.fold(0.0, f64::max);
     let bar = |row: &Row| {
-        let events = value(row, 0);
-        let length = if greatest > 0.0 { events / greatest } else { 0.0 };
-        Bar { value: row.group.as_deref().unwrap_or_default().into(), events, users: value(row, 1), length }
+        let (first, second) = (value(row, 0), value(row, 1));
+        let length = if greatest > 0.0 { (first / greatest).min(1.0) } else { 0.0 };
+        let (users, events) = if by_users { (first, second) } else { (second, first) };
+        Bar { value: row.group.as_deref().unwrap_or_default().into(), events, users, length }
     };
     let rows: Vec<Bar> = rows.iter().map(bar).collect();
-    Shown { total: rows.iter().map(|row| row.events).sum(), rows }
+    Shown { events: rows.iter().map(|row| row.events).sum(), rows }
 }
 
-/// A record for each row.
+/// A record for each row; a share only where there is a whole that all have a part of.
 pub fn csv(shown: &Shown, panel: Panel) -> String {
-    let record = |row: &Bar| {
-        let share = if shown.total > 0.0 { row.events / shown.total } else { 0.0 };
-        let [events, users, share] = [row.events, row.users, (share * 1e4).round() / 1e4].map(Field::Number);
-        [Field::Text(row.value.clone()), events, users, share]
-    };
-    table([panel.dimension().unwrap_or_default(), "events", "users", "share"], shown.rows.iter().map(record))
+    let dimension = panel.dimension().unwrap_or_default();
+    let record = |row: &Bar| (Field::Text(row.value.clone()), Field::Number(row.users), Field::Number(row.events));
+    if panel.is_by_users() {
+        let records = shown.rows.iter().map(record).map(|(value, users, events)| [value, users, events]);
+        return table([dimension, "users", "events"], records);
+    }
+    let records = shown.rows.iter().map(|row| {
+        let share = if shown.events > 0.0 { row.events / shown.events } else { 0.0 };
+        let (value, users, events) = record(row);
+        [value, events, users, Field::Number((share * 1e4).round() / 1e4)]
+    });
+    table([dimension, "events", "users", "share"], records)
 }
 
 /// How a value is written for people; `country` names a country by its code, as the browser knows it.
@@ -77,6 +85,9 @@ pub fn name(panel: Panel, value: &str, country: impl Fn(&str) -> Option<String>)
 
 #[cfg(test)]
 mod tests {
+    use catchment_cells::Estimate;
+    use catchment_cells::live::Mirror;
+
     use super::*;
     use crate::panel::tests::{counts, view};
 
@@ -84,11 +95,24 @@ mod tests {
     fn rows_have_bars_and_shares() {
         let mut mirror = Mirror::new(&view(1, 1)).unwrap();
         mirror.apply(counts(1, 0, &[("/a", 10), ("/b,c", 30), (OTHER, 60)])).unwrap();
-        let shown = show(&mirror);
+        let shown = show(&mirror.rows(), false);
         let rows: Vec<_> = shown.rows.iter().map(|row| (row.value.as_str(), row.events, row.length)).collect();
-        assert_eq!(rows, [("/b,c", 30.0, 0.5), ("/a", 10.0, 1.0 / 6.0), (OTHER, 60.0, 1.0)]);
-        let csv = csv(&shown, Panel::Pages);
-        assert_eq!(csv, "page,events,users,share\r\n\"/b,c\",30,0,0.3\r\n/a,10,0,0.1\r\n(other),60,0,0.6\r\n");
+        assert_eq!(rows, [("/b,c", 30.0, 1.0), ("/a", 10.0, 1.0 / 3.0), (OTHER, 60.0, 1.0)]);
+        let csv = csv(&shown, Panel::Products);
+        assert_eq!(csv, "product,events,users,share\r\n\"/b,c\",30,0,0.3\r\n/a,10,0,0.1\r\n(other),60,0,0.6\r\n");
+    }
+
+    #[test]
+    fn people_come_first_where_it_is_about_them() {
+        let row = |group: &str, users: f64, events: f64| Row {
+            bucket: 0,
+            group: Some(group.into()),
+            figures: vec![Some(Estimate::exact(users)), Some(Estimate::exact(events))],
+        };
+        let shown = show(&[row("/", 8.0, 9.0), row("/a", 4.0, 90.0), row(OTHER, 1.0, 1.0)], true);
+        let rows: Vec<_> = shown.rows.iter().map(|row| (row.users, row.events, row.length)).collect();
+        assert_eq!(rows, [(8.0, 9.0, 1.0), (4.0, 90.0, 0.5), (1.0, 1.0, 0.125)]);
+        assert_eq!(csv(&shown, Panel::Pages), "page,users,events\r\n/,8,9\r\n/a,4,90\r\n(other),1,1\r\n");
     }
 
     #[test]

@@ -3,11 +3,12 @@
 use catchment_cells::Estimate;
 use catchment_cells::live::Mirror;
 
+use super::revenue;
 use crate::csv::{Field, table};
 use crate::range::Range;
 
 /// The metrics, in their order; also those of the period before.
-pub const METRICS: [&str; 3] = ["users", "events", "page_views"];
+pub const METRICS: [&str; 4] = ["users", "events", "page_views", revenue::SALES];
 
 /// What is seen.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -18,6 +19,8 @@ pub struct Shown {
     pub events: Estimate,
     /// Page views among them.
     pub page_views: Estimate,
+    /// Sales among them.
+    pub sales: Estimate,
 }
 
 /// The whole range in one row.
@@ -31,7 +34,7 @@ pub fn show(mirror: &Mirror) -> Shown {
     let figure = |metric: usize| {
         rows.first().and_then(|row| row.figures.get(metric).copied().flatten()).unwrap_or(Estimate::exact(0.0))
     };
-    Shown { users: figure(0), events: figure(1), page_views: figure(2) }
+    Shown { users: figure(0), events: figure(1), page_views: figure(2), sales: figure(3) }
 }
 
 /// A record for each figure, with its bounds.
@@ -40,6 +43,6 @@ pub fn csv(shown: &Shown) -> String {
         let [value, lower, upper] = [figure.value, figure.lower, figure.upper].map(Field::Number);
         [Field::Text(name.into()), value, lower, upper]
     };
-    let figures = METRICS.into_iter().zip([shown.users, shown.events, shown.page_views]);
+    let figures = METRICS.into_iter().zip([shown.users, shown.events, shown.page_views, shown.sales]);
     table(["metric", "value", "lower", "upper"], figures.map(record))
 }
