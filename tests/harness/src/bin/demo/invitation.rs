@@ -36,20 +36,20 @@ impl Invitation<'_> {
         let forwards: String = [*shop, aggregator, *edge].map(forward).concat();
         let kill = self.aggregator_pid.map(|pid| {
             format!(
-                "\n  · Kill what the dashboard talks to; it comes back by itself, with every event:\n      kill -9 {pid}\n"
+                "\n  · Kill what the dashboard talks to; it comes back by itself, with every event:\n\n      kill -9 {pid}\n"
             )
         });
         format!(
             "\n  shop       {shop}/\n  dashboard  {}\n\
-             \nOpen both, side by side. Nothing leaves this machine. No browser here? On a machine that has one, first:\n\
-             \n      ssh{} THIS-MACHINE\n\
+             \nOpen both, side by side. Nothing leaves this machine.\n\
              \n  · Click around in the shop and buy something: the dashboard shows it before you look up.\n\
              \n  · Take the dashboard's tab offline (developer tools, Network) and back: it resumes where it was.\n{}\
              \n  · Send an event yourself, and ask:\n\
              \n      curl '{edge}/v1/events?k={write_key}' -d '{{\"event_id\":\"mine-1\",\"event_type\":\"page_view\",\"user_id\":\"me\",\"timestamp\":'$(date +%s)',\"page\":\"/hello\"}}'\n\
-             \n      curl -H 'Authorization: Bearer {read_key}' '{aggregator}/api/v1/metrics?metric=page_views&metric=users&last=30m&granularity=1m'\n\n",
+             \n      curl -H 'Authorization: Bearer {read_key}' '{aggregator}/api/v1/metrics?metric=page_views&metric=users&last=30m&granularity=1m'\n\
+             \n  · No browser here? On a machine that has one, before you open the same addresses there:\n\
+             \n      ssh{forwards} THIS-MACHINE\n\n",
             self.dashboard(),
-            forwards,
             kill.unwrap_or_default(),
         )
     }
