@@ -16,9 +16,7 @@ const RETRY: Duration = Duration::from_millis(100);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// Views of a reader that never reads, so that it leaves more than the systems' buffers hold.
-const STALLED_VIEWS: usize = 10;
-/// How long a stalled connection is read in the end.
-const LOOK: Duration = Duration::from_secs(2);
+pub(crate) const STALLED_VIEWS: usize = 10;
 
 /// Where readers connect, and with what.
 #[derive(Debug, Clone)]
@@ -223,19 +221,6 @@ pub(crate) async fn stall(door: &Door, views: &[Watched], n: usize) -> Result<Ve
         stalled.push(live);
     }
     Ok(stalled)
-}
-
-/// How many of them the server has let go: what is left to read ends.
-pub(crate) async fn let_go(stalled: Vec<Live>) -> usize {
-    let mut looking = JoinSet::new();
-    for mut live in stalled {
-        let deadline = Instant::now() + LOOK;
-        looking.spawn(async move {
-            let end = async { while live.next().await.is_ok() {} };
-            timeout_at(deadline.into(), end).await.is_ok()
-        });
-    }
-    looking.join_all().await.into_iter().filter(|ended| *ended).count()
 }
 
 async fn together<T: 'static>(mut tasks: JoinSet<Result<T>>) -> Result<Vec<T>> {
