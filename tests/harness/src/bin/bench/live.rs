@@ -15,7 +15,7 @@ use crate::readers::{self, Door, Freshness, Reader, STALLED_VIEWS};
 /// What must hold.
 const FRESHNESS_P99_MS_MAX: f64 = 1_000.0;
 const RECOVERY_S_MAX: f64 = 5.0;
-/// The load runs so long before anything is measured.
+/// The load runs so long before readers come, and they read so long before they are measured.
 const WARM_UP: Duration = Duration::from_secs(3);
 /// Readers go on so long after the last event that is judged.
 const GRACE: Duration = Duration::from_secs(3);
@@ -176,6 +176,7 @@ async fn measure(
             .collect()
     };
     let bytes = |readers: &[Reader]| readers.iter().map(Reader::received_bytes).sum::<u64>() as f64;
+    let entered = readers::read(entered, Instant::now() + WARM_UP).await?;
     let (before, before_bytes) = (usages()?, bytes(&entered));
     let began = Instant::now();
     let to = began + Duration::from_secs(args.seconds);
