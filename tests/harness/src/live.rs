@@ -30,6 +30,8 @@ pub struct Live {
 pub struct Subscription {
     /// The question, as in the query string of the metrics API.
     pub question: String,
+    /// Whether users come as sets.
+    pub sets: bool,
     /// Its view, once it has one.
     pub view: Option<View>,
     /// What is known of the view.
@@ -95,7 +97,14 @@ impl Live {
 
     /// Asks for a view. Its answer comes with the next messages.
     pub async fn subscribe(&mut self, subscription: u64, question: &Question) -> Result<()> {
-        self.ask(subscription, Subscription { question: question.text(), view: None, mirror: None }).await
+        let question = question.text();
+        self.ask(subscription, Subscription { question, sets: false, view: None, mirror: None }).await
+    }
+
+    /// Asks for a view whose users come as sets.
+    pub async fn subscribe_with_sets(&mut self, subscription: u64, question: &Question) -> Result<()> {
+        let question = question.text();
+        self.ask(subscription, Subscription { question, sets: true, view: None, mirror: None }).await
     }
 
     /// Gives a view up.
@@ -118,7 +127,7 @@ impl Live {
     }
 
     async fn ask(&mut self, number: u64, subscription: Subscription) -> Result<()> {
-        let mut message = json!({ "subscribe": number, "question": subscription.question });
+        let mut message = json!({ "subscribe": number, "question": subscription.question, "sets": subscription.sets });
         if let Some(mirror) = subscription.mirror.as_ref().filter(|mirror| mirror.version() > 0) {
             message["cursor"] = json!(mirror.cursor());
         }
