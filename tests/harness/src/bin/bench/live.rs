@@ -89,10 +89,10 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
 
     eprintln!("▸ connect {n} more that never read, and measure for {} s", args.seconds);
     let stalled = readers::stall(&door, &views, n).await?;
-    let (_, mut beside) = measure(&args, &cluster, &mut load, entered).await?;
+    let (entered, mut beside) = measure(&args, &cluster, &mut load, entered).await?;
     // Of those that took nothing for 20 s.
     let kept = cluster.counter("catchment_live_readers").await? - n as f64;
-    drop(stalled);
+    drop((entered, stalled));
 
     let mut figures: Vec<(String, Value)> = Vec::new();
     let mut say = |name: &str, value: Value| figures.push((name.into(), value));
