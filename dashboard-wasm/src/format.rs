@@ -12,7 +12,8 @@ pub fn count(value: f64) -> String {
     if value.abs() < MILLION {
         return grouped(value.round(), 0);
     }
-    let (scaled, unit) = if value.abs() < 1_000.0 * MILLION { (value / MILLION, "M") } else { (value / 1e9, "B") };
+    // What would be rounded to 1,000 million is a billion.
+    let (scaled, unit) = if value.abs() < 999.5 * MILLION { (value / MILLION, "M") } else { (value / 1e9, "B") };
     let decimals = if scaled.abs() < 10.0 {
         2
     } else if scaled.abs() < 100.0 {
@@ -113,6 +114,7 @@ mod tests {
             (1_234_567.0, "1.23M"),
             (45_678_901.0, "45.7M"),
             (456_789_012.0, "457M"),
+            (999_999_999.0, "1.00B"),
             (7.1e9, "7.10B"),
         ] {
             assert_eq!(count(value), expected);

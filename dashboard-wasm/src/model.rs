@@ -258,7 +258,8 @@ impl Model {
             _ => None,
         };
         if self.refusal.is_some() {
-            return Vec::new();
+            // A link's key is kept before anybody has looked at it.
+            return vec![Effect::Keep(self.key.clone())];
         }
         *self = Model {
             key: Some(key.into()),

@@ -47,7 +47,12 @@ fn start() {
     dom::on(&window, "hashchange", |_: web_sys::Event| follow(None));
     dom::on(&dom::document(), "visibilitychange", |_: web_sys::Event| happen(Event::Hidden(dom::document().hidden())));
     happen(Event::Hidden(dom::document().hidden()));
-    dom::every(TICK_MS, || happen(Event::Tick));
+    dom::every(TICK_MS, || {
+        happen(Event::Tick);
+        if dom::document().hidden() {
+            with_painter(|painter, model| painter.paint_hidden(model));
+        }
+    });
     follow(storage::key());
 }
 
@@ -78,7 +83,12 @@ fn act(effect: Effect) {
             }
         }),
         Effect::Forget => with_painter(|painter, _| painter.forget()),
-        Effect::Keep(key) => storage::keep(key.as_deref()),
+        Effect::Keep(key) => {
+            storage::keep(key.as_deref());
+            if key.is_none() {
+                actions::focus_soon("key");
+            }
+        }
         Effect::AskBefore(question) => http::before(question),
         Effect::AskMeasures(when) => http::measures(when),
         Effect::Address(fragment) => dom::address(&fragment),

@@ -109,6 +109,11 @@ impl Panel {
         })
     }
 
+    /// What its file asks, where that is more than what is shown.
+    pub fn question_of_file(self, range: Range) -> Option<String> {
+        Some(groups::question(self.dimension()?, self.is_by_users(), range, groups::ROWS_SAVED))
+    }
+
     /// Whether its answer has nothing to show; where it is a number, 0 is something.
     pub fn is_empty(self, mirror: &Mirror) -> bool {
         !matches!(self, Panel::Active | Panel::Events | Panel::Users) && mirror.rows().is_empty()

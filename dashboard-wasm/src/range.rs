@@ -105,7 +105,7 @@ impl Range {
     pub fn title(self) -> String {
         match self {
             Range::HalfHour => "Last 30 minutes".into(),
-            Range::Today => "Today".into(),
+            Range::Today => "Today (UTC)".into(),
             Range::Week => "Last 7 days".into(),
             Range::Month => "Last 30 days".into(),
             Range::Days(from, to) if from == to => from.long(),

@@ -14,13 +14,14 @@ const count = new Intl.NumberFormat("en", { notation: "compact" });
 export class Chart {
   /**
    * @param {HTMLElement} host what it fills
-   * @param {(at: number, edge: number, right: boolean) => void} point called with the bucket that is pointed at (-1: none), and
-   *   the edge beside which there is room, to the right of it or to the left
+   * @param {(at: number, edge: number, right: boolean, walked: boolean) => void} point called with the bucket that is pointed at
+   *   (-1: none), the edge beside which there is room, to the right of it or to the left, and whether keys led there
    */
   constructor(host, point) {
     this.host = host;
     this.point = point;
     this.step = 60;
+    this.walking = false;
     this.column = document.createElement("div");
     this.column.className = "column";
     const colour = (name) => () => getComputedStyle(host).getPropertyValue(name).trim();
@@ -83,7 +84,7 @@ export class Chart {
     const { idx, left } = this.plot.cursor;
     const at = idx == null || left < 0 ? -1 : idx;
     this.column.hidden = at < 0;
-    if (at < 0) return this.point(-1, 0, true);
+    if (at < 0) return this.point(-1, 0, true, false);
     const middle = this.plot.data[0][at];
     const [from, to] = [middle - this.step / 2, middle + this.step / 2].map((x) => this.plot.valToPos(x, "x"));
     this.column.style.left = `${from}px`;
@@ -91,17 +92,20 @@ export class Chart {
     const { offsetLeft, clientWidth } = this.plot.over;
     // Beside the column, on the side with more room.
     const right = (from + to) / 2 < clientWidth / 2;
-    this.point(at, offsetLeft + (right ? to : from), right);
+    this.point(at, offsetLeft + (right ? to : from), right, this.walking);
   }
 
   /** Left and right go from bucket to bucket. */
   walk(event) {
     const by = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     const last = this.plot.data[0].length - 1;
-    if (!by || last < 0) return;
+    // With others, these keys are the browser's.
+    if (!by || last < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
     event.preventDefault();
     const { idx, left } = this.plot.cursor;
     const at = idx == null || left < 0 ? last : Math.min(last, Math.max(0, idx + by));
+    this.walking = true;
     this.plot.setCursor({ left: this.plot.valToPos(this.plot.data[0][at], "x"), top: 1 });
+    this.walking = false;
   }
 }

@@ -80,7 +80,7 @@ fn signing_in_asks_for_every_panel() {
 fn a_wrong_key_is_said_and_forgotten() {
     for key in ["", "wk_shop_a.1_x", "hello"] {
         let mut dashboard = Dashboard::new();
-        assert_eq!(dashboard.on(Event::SignIn(key.into())), []);
+        assert_eq!(dashboard.on(Event::SignIn(key.into())), [Effect::Keep(None)]);
         assert!(dashboard.model.refusal().is_some() && !dashboard.model.is_signed_in());
     }
     let mut dashboard = Dashboard::new();

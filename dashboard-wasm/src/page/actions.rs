@@ -5,12 +5,15 @@ use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
 use web_sys::{Blob, BlobPropertyBag, Element, HtmlAnchorElement, HtmlElement, HtmlInputElement, Url};
 
-use super::{dom, happen, paint_soon, read, storage, with_painter};
+use super::{dom, happen, http, paint_soon, read, storage, with_painter};
 use crate::calendar::Date;
 use crate::link::Link;
-use crate::model::Event;
-use crate::panel::Panel;
+use crate::model::{Event, Model};
+use crate::panel::{Panel, groups};
 use crate::range::Range;
+
+/// How long a file is kept for the browser to fetch it, in ms.
+const SAVED_MS: i32 = 40_000;
 
 /// Listens to the whole page at once.
 pub(super) fn listen() {
@@ -74,10 +77,7 @@ fn act(button: &Element) {
             copy(line.unwrap_or_default(), "Copied");
         }
         (Some("theme"), _) => switch_theme(),
-        (Some("sign-out"), _) => {
-            happen(Event::SignOut);
-            dom::next_frame(|| dom::next_frame(|| focus("key")));
-        }
+        (Some("sign-out"), _) => happen(Event::SignOut),
         (Some("skip"), _) => focus("figures"),
         _ => {}
     }
@@ -93,6 +93,11 @@ fn leave() {
     } else if link.open.is_some() {
         happen(Event::Look(Link { open: None, ..link }));
     }
+}
+
+/// Focuses what the next frame shows.
+pub(super) fn focus_soon(id: &'static str) {
+    dom::next_frame(move || dom::next_frame(move || focus(id)));
 }
 
 fn focus(id: &str) {
@@ -111,7 +116,9 @@ fn sign_in() {
     if let Some(input) = input("key") {
         happen(Event::SignIn(input.value()));
         input.set_value("");
-        focus("key");
+        if read(Model::is_signed_in) {
+            focus_soon("figures");
+        }
     }
 }
 
@@ -149,6 +156,7 @@ fn show_dates() {
             fold_dates(true);
             let link = read(|model| model.link());
             happen(Event::Look(Link { range, ..link }));
+            focus("dates-button");
         }
         None => {
             dom::set_text(&refusal, "Choose a first and a last day, at most three years apart.");
@@ -156,30 +164,47 @@ fn show_dates() {
     }
 }
 
-/// Saves a panel's figures as they are now.
+/// Saves a panel's figures as they are now; of rows also those that aren't on the page.
 fn save(panel: Panel) {
-    let file = read(|model| {
-        let mirror = model.mirror(panel)?;
-        let minute = model.minute(js_sys::Date::now() as i64);
-        let text = panel.csv(mirror, model.range(), minute, model.currencies());
-        Some((panel.file_name(model.client().unwrap_or_default(), model.range()), text))
+    let (range, name) = read(|model| {
+        let range = model.range();
+        (range, panel.file_name(model.client().unwrap_or_default(), range))
     });
-    match file {
-        Some((name, text)) if download(&name, &text).is_ok() => say("Saved as CSV"),
-        _ => say("There is nothing to save yet"),
+    if let Some(question) = panel.question_of_file(range) {
+        spawn_local(async move {
+            // Without an answer, those that are.
+            let shown = || read(|model| model.mirror(panel).map(|mirror| mirror.rows()));
+            match http::rows(&question).await.or_else(shown) {
+                Some(rows) => hand_over(&name, &groups::csv(&groups::show(&rows, panel.is_by_users()), panel)),
+                None => say("There is nothing to save yet"),
+            }
+        });
+        return;
     }
+    let minute = |model: &Model| model.minute(js_sys::Date::now() as i64);
+    match read(|model| Some(panel.csv(model.mirror(panel)?, range, minute(model), model.currencies()))) {
+        Some(text) => hand_over(&name, &text),
+        None => say("There is nothing to save yet"),
+    }
+}
+
+fn hand_over(name: &str, text: &str) {
+    say(if download(name, text).is_ok() { "Saved as CSV" } else { "This browser saves no files" });
 }
 
 fn download(name: &str, text: &str) -> Result<(), JsValue> {
     let kind = BlobPropertyBag::new();
     kind.set_type("text/csv;charset=utf-8");
-    let blob = Blob::new_with_str_sequence_and_options(&Array::of1(&text.into()), &kind)?;
+    // The mark tells Excel that it is UTF-8.
+    let blob = Blob::new_with_str_sequence_and_options(&Array::of2(&"\u{feff}".into(), &text.into()), &kind)?;
     let url = Url::create_object_url_with_blob(&blob)?;
     let link: HtmlAnchorElement = dom::document().create_element("a")?.dyn_into()?;
     link.set_href(&url);
     link.set_download(name);
     link.click();
-    Url::revoke_object_url(&url)
+    // Some browsers read it only after a while, and some ask first.
+    dom::after(SAVED_MS, move || drop(Url::revoke_object_url(&url)));
+    Ok(())
 }
 
 /// Copies a text; pages that came without TLS have no clipboard: there it is shown.

@@ -11,7 +11,7 @@ extern "C" {
     type Chart;
 
     #[wasm_bindgen(constructor)]
-    fn new(host: &Element, point: &Closure<dyn FnMut(i32, f64, bool)>) -> Chart;
+    fn new(host: &Element, point: &Closure<dyn FnMut(i32, f64, bool, bool)>) -> Chart;
 
     /// Starts, events and page views of buckets; how long one is, the first's start, the last's end. Times are seconds.
     #[wasm_bindgen(method)]
@@ -41,19 +41,21 @@ pub(super) struct Pointed {
     pub edge: f64,
     /// On which side of it.
     pub right: bool,
+    /// Keys led there: it is to be said aloud.
+    pub walked: bool,
 }
 
 /// A chart.
 pub(super) struct Drawing {
     chart: Chart,
-    _point: Closure<dyn FnMut(i32, f64, bool)>,
+    _point: Closure<dyn FnMut(i32, f64, bool, bool)>,
 }
 
 impl Drawing {
     /// An empty one that fills an element. `point` is called with what is pointed at, if anything is.
     pub(super) fn new(host: &Element, mut point: impl FnMut(Option<Pointed>) + 'static) -> Drawing {
-        let point = Closure::<dyn FnMut(i32, f64, bool)>::new(move |at: i32, edge, right| {
-            point(usize::try_from(at).ok().map(|at| Pointed { at, edge, right }))
+        let point = Closure::<dyn FnMut(i32, f64, bool, bool)>::new(move |at: i32, edge, right, walked| {
+            point(usize::try_from(at).ok().map(|at| Pointed { at, edge, right, walked }))
         });
         Drawing { chart: Chart::new(host, &point), _point: point }
     }

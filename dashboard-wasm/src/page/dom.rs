@@ -98,6 +98,11 @@ pub(super) fn every(ms: i32, handler: impl FnMut() + 'static) {
     closure.forget();
 }
 
+pub(super) fn after(ms: i32, handler: impl FnOnce() + 'static) {
+    let handler = Closure::once_into_js(handler);
+    window().set_timeout_with_callback_and_timeout_and_arguments_0(handler.unchecked_ref(), ms).ok();
+}
+
 pub(super) fn next_frame(handler: impl FnOnce() + 'static) {
     window().request_animation_frame(Closure::once_into_js(handler).unchecked_ref()).ok();
 }

@@ -77,43 +77,63 @@ fn paint_change(of: &Element, name: &str, change: Option<Change>) {
     }
 }
 
-/// What is pointed at in the chart.
+/// What is pointed at in the chart, in lines.
+pub(super) fn words(shown: &Shown, at: usize) -> String {
+    let [events, views, users] =
+        [&shown.events, &shown.page_views, &shown.users].map(|series| format::count(series[at]));
+    format!("{}\n{events} events\n{views} page views\n{users} users", shown.name(at))
+}
+
+/// Shows what is pointed at in the chart.
 pub(super) fn reading(shown: Option<&Shown>, pointed: Option<Pointed>) {
     let Some(reading) = dom::page_part("reading") else { return };
     let found = pointed.zip(shown).filter(|(pointed, shown)| pointed.at < shown.starts.len());
     dom::flag(&reading, "hidden", found.is_none());
-    if let Some((Pointed { at, edge, right }, shown)) = found {
-        let [events, views, users] =
-            [&shown.events, &shown.page_views, &shown.users].map(|series| format::count(series[at]));
-        dom::set_text(&reading, &format!("{}\n{events} events\n{views} page views\n{users} users", shown.name(at)));
+    if let Some((Pointed { at, edge, right, .. }, shown)) = found {
+        dom::set_text(&reading, &words(shown, at));
         dom::style(&reading, "--edge", &format!("{edge:.0}px"));
         dom::set(&reading, "data-side", if right { "right" } else { "left" });
     }
 }
 
-/// The chart's table.
+/// The chart's table. As long as it has as many rows, they stay, and so does whoever reads in it.
 pub(super) fn table(element: &Element, shown: &Shown) {
     let Some(host) = dom::part(element, "table") else { return };
-    host.set_text_content(None);
-    let Some(body) = dom::add(&host, "table", "") else { return };
-    let line = |cells: [String; 4], tag: &str, scope: &str| {
-        let Some(row) = dom::add(&body, "tr", "") else { return };
-        for (at, text) in cells.into_iter().enumerate() {
-            let head = at == 0 || scope == "col";
-            let Some(cell) = dom::add(&row, if head { "th" } else { tag }, "") else { return };
-            dom::set_text(&cell, &text);
-            if head {
-                dom::set(&cell, "scope", scope);
-            }
-        }
-    };
-    line(["Time", "Events", "Page views", "Users"].map(str::to_owned), "th", "col");
+    let rows = shown.starts.len() as u32 + 1;
+    let known = host.first_element_child().filter(|table| table.child_element_count() == rows);
+    let Some(table) = known.or_else(|| table_of(&host, rows)) else { return };
     // The newest first: it is what changes.
-    for at in (0..shown.starts.len()).rev() {
+    let lines = (0..shown.starts.len()).rev().map(|at| {
         let [events, views, users] =
             [&shown.events, &shown.page_views, &shown.users].map(|series| format::full(series[at].round()));
-        line([shown.name(at), events, views, users], "td", "row");
+        [shown.name(at), events, views, users]
+    });
+    let head = ["Time", "Events", "Page views", "Users"].map(str::to_owned);
+    for (at, line) in std::iter::once(head).chain(lines).enumerate() {
+        let Some(row) = table.children().item(at as u32) else { continue };
+        for (at, text) in line.iter().enumerate() {
+            if let Some(cell) = row.children().item(at as u32) {
+                dom::set_text(&cell, text);
+            }
+        }
     }
+}
+
+/// A table of so many rows, the first a header, without a text yet.
+fn table_of(host: &Element, rows: u32) -> Option<Element> {
+    host.set_text_content(None);
+    let table = dom::add(host, "table", "")?;
+    for row in 0..rows {
+        let line = dom::add(&table, "tr", "")?;
+        for column in 0..4 {
+            let is_head = row == 0 || column == 0;
+            let cell = dom::add(&line, if is_head { "th" } else { "td" }, "")?;
+            if is_head {
+                dom::set(&cell, "scope", if row == 0 { "col" } else { "row" });
+            }
+        }
+    }
+    Some(table)
 }
 
 /// Money.

@@ -1,6 +1,8 @@
 //! Questions over HTTP. One that fails is asked again: for measures in some seconds, else with the next minute or range. Each
 //! answer says whose it is: another key may have been given meanwhile.
 
+use catchment_cells::Estimate;
+use catchment_cells::row::Row;
 use js_sys::{Array, Object, Reflect};
 use wasm_bindgen::prelude::*;
 use wasm_bindgen_futures::{JsFuture, spawn_local};
@@ -23,6 +25,20 @@ pub(super) fn measures(when: String) {
     ask(format!("api/v1/measures?{when}"), move |answer| {
         answer.map_or(Reply::NoMeasures, |answer| Reply::Measures(names(answer)))
     });
+}
+
+/// The rows of an answer by group, of metrics that are asked by their names in that order.
+pub(super) async fn rows(question: &str) -> Option<Vec<Row>> {
+    let key = read(|model| model.key().map(str::to_owned))?;
+    let answer = get(&format!("api/v1/metrics?{question}"), &key).await.ok()?;
+    let metrics: Vec<&str> = question.split('&').filter_map(|pair| pair.strip_prefix("metric=")).collect();
+    let row = |row: JsValue| {
+        let values = field(&row, "values");
+        let figure = |name: &&str| field(&field(&values, name), "value").as_f64().map(Estimate::exact);
+        let group = field(&row, "group").as_string().map(String::into_boxed_str);
+        Row { bucket: 0, group, figures: metrics.iter().map(figure).collect() }
+    };
+    Some(Array::from(&field(&answer, "results")).iter().map(row).collect())
 }
 
 fn ask(path: String, reply: impl FnOnce(Option<JsValue>) -> Reply + 'static) {

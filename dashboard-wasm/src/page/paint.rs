@@ -84,7 +84,7 @@ impl Painter {
         }
         self.paint_toast(now);
         if !model.is_signed_in() {
-            dom::document().set_title("Sign in · Catchment");
+            self.paint_title(model);
             dom::text_of("refusal", model.refusal().unwrap_or_default());
             return;
         }
@@ -143,6 +143,12 @@ impl Painter {
         figures::reading(self.shown.as_ref(), self.pointed);
     }
 
+    /// A hidden page isn't painted, but its tab has a title.
+    pub(super) fn paint_hidden(&mut self, model: &Model) {
+        self.active = model.mirror(Panel::Active).map(|mirror| active::show(mirror).users.value);
+        self.paint_title(model);
+    }
+
     /// Somebody else may look now: the page is as it came.
     pub(super) fn forget(&mut self) {
         if let Some(figures) = dom::page_part("figures") {
@@ -181,6 +187,18 @@ impl Painter {
         self.toast = Some((text.into(), now + TOAST_MS));
     }
 
+    fn paint_title(&self, model: &Model) {
+        let title = if model.is_signed_in() {
+            let count = self.active.map(|active| format!("{} now · ", format::count(active)));
+            format!("{}{} · Catchment", count.unwrap_or_default(), model.client().unwrap_or("Your site"))
+        } else {
+            "Sign in · Catchment".into()
+        };
+        if dom::document().title() != title {
+            dom::document().set_title(&title);
+        }
+    }
+
     fn paint_head(&self, model: &Model) {
         let client = model.client().unwrap_or("Your site");
         dom::text_of("client", client);
@@ -194,11 +212,7 @@ impl Painter {
             let pressed = word == range.word() || days && word == "days";
             dom::set(&button, "aria-pressed", if pressed { "true" } else { "false" });
         }
-        let count = self.active.map(|active| format!("{} now · ", format::count(active)));
-        let title = format!("{}{client} · Catchment", count.unwrap_or_default());
-        if dom::document().title() != title {
-            dom::document().set_title(&title);
-        }
+        self.paint_title(model);
         let silence = model.silence();
         for (name, when) in [("welcome", Silence::Ever), ("quiet", Silence::Here)] {
             if let Some(element) = dom::page_part(name) {
@@ -249,6 +263,13 @@ fn point(pointed: Option<Pointed>) {
         PAGE.with(|page| {
             if let Some(painter) = &mut *page.painter.borrow_mut() {
                 painter.pointed = pointed;
+                // Only where keys led there: the figures move on by themselves, too.
+                if let Some((pointed, shown)) = pointed.zip(painter.shown.as_ref())
+                    && pointed.walked
+                    && pointed.at < shown.starts.len()
+                {
+                    dom::text_of("spoken", &figures::words(shown, pointed.at).replace('\n', ", "));
+                }
             }
         });
         paint_soon();
