@@ -414,7 +414,8 @@ impl Model {
         Effect::AskMeasures(self.link.range.when())
     }
 
-    fn sales(&self) -> f64 {
+    /// How many sales there were in the range.
+    pub fn sales(&self) -> f64 {
         self.mirror(Panel::Users).map_or(0.0, |mirror| users::show(mirror).sales.value)
     }
 

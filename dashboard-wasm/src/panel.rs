@@ -24,6 +24,8 @@ pub enum Panel {
     Pages,
     /// Users by the site that a visit came from.
     Sources,
+    /// Users by the source that a campaign's links name.
+    Campaigns,
     /// Users by country.
     Countries,
     /// Users by kind of device.
@@ -38,7 +40,7 @@ pub enum Panel {
 
 impl Panel {
     /// In the page's order.
-    pub const ALL: [Panel; 10] = [
+    pub const ALL: [Panel; 11] = [
         Panel::Active,
         Panel::Users,
         Panel::Events,
@@ -47,6 +49,7 @@ impl Panel {
         Panel::Countries,
         Panel::Devices,
         Panel::Revenue,
+        Panel::Campaigns,
         Panel::Categories,
         Panel::Products,
     ];
@@ -59,6 +62,7 @@ impl Panel {
             Panel::Users => "users",
             Panel::Pages => "pages",
             Panel::Sources => "sources",
+            Panel::Campaigns => "campaigns",
             Panel::Countries => "countries",
             Panel::Devices => "devices",
             Panel::Categories => "categories",
@@ -77,6 +81,7 @@ impl Panel {
         Some(match self {
             Panel::Pages => "page",
             Panel::Sources => "referrer",
+            Panel::Campaigns => "utm_source",
             Panel::Countries => "country",
             Panel::Devices => "device",
             Panel::Categories => "category",
@@ -87,7 +92,7 @@ impl Panel {
 
     /// Whether its rows are about people first, and then about what they did.
     pub fn is_by_users(self) -> bool {
-        matches!(self, Panel::Pages | Panel::Sources | Panel::Countries | Panel::Devices)
+        matches!(self, Panel::Pages | Panel::Sources | Panel::Campaigns | Panel::Countries | Panel::Devices)
     }
 
     /// Whether it can be shown large, with more rows.
@@ -167,7 +172,7 @@ pub(crate) mod tests {
             (Panel::Sources, Some("metric=users&metric=events&group_by=referrer&limit=8&last=7d")),
             (Panel::Pages, Some("metric=users&metric=events&group_by=page&limit=100&last=7d")),
             (Panel::Products, Some("metric=events&metric=users&group_by=product&limit=8&last=7d")),
-            (Panel::Revenue, Some("metric=count:revenue&metric=sum:revenue_EUR&metric=avg:revenue_EUR&last=7d")),
+            (Panel::Revenue, Some("metric=sum:revenue_EUR&metric=avg:revenue_EUR&last=7d")),
         ] {
             assert_eq!(panel.question(Range::Week, Some(Panel::Pages), &currencies).as_deref(), expected);
         }

@@ -11,7 +11,7 @@ const DAY = 24 * HOUR;
 const WIDE = { width: 1_280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 /** Panel → the dimension that it lists. */
-const GROUPS = { pages: 'page', sources: 'referrer', countries: 'country', devices: 'device', categories: 'category', products: 'product' };
+const GROUPS = { pages: 'page', sources: 'referrer', campaigns: 'utm_source', countries: 'country', devices: 'device', categories: 'category', products: 'product' };
 /** What a panel of these ranks by: people, or else what they did. */
 const ranked = (name) => (['categories', 'products'].includes(name) ? 'events' : 'users');
 
@@ -39,7 +39,7 @@ after(async () => {
 /** Events of a shop with something in every dimension, at the times that `at` says. */
 const events = (name, n, at) => Array.from({ length: n }, (_, i) => ({
   event_id: `${name}-${i}`, event_type: ['page_view', 'click', 'page_view', 'revenue'][i % 4], timestamp: Math.floor(at(i)), user_id: `u${i}`,
-  page: `/page/${Math.floor(Math.sqrt(i % 150))}`, referrer: ['news.example', 'search.example', undefined][i % 3],
+  page: `/page/${Math.floor(Math.sqrt(i % 150))}`, referrer: ['news.example', 'search.example', undefined][i % 3], utm_source: ['letter', undefined][i % 2],
   country: ['DE', 'FR', 'US', 'BR', 'JP'][(i * i) % 5], device: ['desktop', 'mobile', 'mobile', 'tablet'][i % 4],
   category: ['shoes', 'hats', '=1+1'][i % 3], product: `thing, "${(i * 7) % 11}"`,
   properties: i % 4 === 3 ? { [i % 8 === 3 ? 'revenue_EUR' : 'revenue_USD']: 12.34 + i } : {},
@@ -285,7 +285,9 @@ describe('the dashboard', { concurrency: 4 }, () => {
     await sleep(1_000);
     await page.evaluate(() => {
       window.shifts = [];
-      new PerformanceObserver((list) => shifts.push(...list.getEntries().map((shift) => shift.value))).observe({ type: 'layout-shift' });
+      const name = ({ node, previousRect: from, currentRect: to }) => `${node?.outerHTML?.slice(0, 60)} ${from.x},${from.y} → ${to.x},${to.y}`;
+      const shift = ({ value, sources }) => ({ value, what: sources.map(name) });
+      new PerformanceObserver((list) => shifts.push(...list.getEntries().map(shift))).observe({ type: 'layout-shift' });
     });
     for (let i = 0; i < 5; i++) {
       await send(client, events(`more-${i}`, 100, () => Date.now()));
@@ -293,7 +295,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
     }
     await same(page, client, 'last=1d');
     const shifts = await page.evaluate(() => shifts);
-    assert.ok(shifts.reduce((sum, shift) => sum + shift, 0) < 0.01, `${shifts}`);
+    assert.ok(shifts.reduce((sum, { value }) => sum + value, 0) < 0.01, JSON.stringify(shifts));
   });
 
   for (const [what, signedIn, fragment] of [['to sign in', false], ['before the first event', 'empty'], ['with figures', 'shop'], ['with a panel open', 'shop', 'open=pages']]) {

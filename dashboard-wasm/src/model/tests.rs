@@ -67,7 +67,7 @@ fn before(effects: &[Effect]) -> Option<&str> {
 fn signing_in_asks_for_every_panel() {
     let (dashboard, effects) = Dashboard::signed_in();
     assert_eq!(effects[0], Effect::Keep(Some("rk_shop_1_x".into())));
-    assert_eq!(subscribed(&effects), 9, "all but revenue, of which no currency is known");
+    assert_eq!(subscribed(&effects), 10, "all but revenue, of which no currency is known");
     let sets = |effect: &&Effect| matches!(effect, Effect::Say(text) if text.contains("\"sets\":true"));
     assert_eq!(effects.iter().filter(sets).count(), 1, "only the active users are a union made here");
     assert!(effects.contains(&Effect::AskMeasures("last=1d".into())));
@@ -114,7 +114,7 @@ fn a_lost_connection_comes_back_where_it_was() {
     assert_eq!(dashboard.later(500), [Effect::Connect]);
     dashboard.on(Event::Opened);
     let effects = dashboard.hear(Message::Hello { now: dashboard.now, client: "shop".into() });
-    assert_eq!(subscribed(&effects), 9);
+    assert_eq!(subscribed(&effects), 10);
     assert_eq!(dashboard.model.connection(), Connection::Live);
     dashboard.on(Event::Closed(1006));
     assert_eq!(dashboard.later(1_500), [], "one that broke at once didn't hold");
@@ -168,8 +168,8 @@ fn another_range_asks_only_for_what_differs() {
     let (mut dashboard, _) = Dashboard::signed_in();
     let effects = dashboard.on(Event::Look(Link { range: Range::HalfHour, open: None }));
     assert_eq!(effects[0], Effect::Address("#range=30m".into()));
-    assert_eq!(subscribed(&effects), 7, "the minutes are there already");
-    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Say(_))).count(), 7 + 8);
+    assert_eq!(subscribed(&effects), 8, "the minutes are there already");
+    assert_eq!(effects.iter().filter(|effect| matches!(effect, Effect::Say(_))).count(), 8 + 9);
     let effects = dashboard.on(Event::Look(Link { range: Range::HalfHour, open: Some(Panel::Pages) }));
     assert_eq!(subscribed(&effects), 1);
 }

@@ -139,6 +139,9 @@ fn table_of(host: &Element, rows: u32) -> Option<Element> {
 /// Money.
 pub(super) fn revenue(element: &Element, model: &Model, amounts: &[Amount], now: i64) {
     let Some(list) = dom::part(element, "amounts") else { return };
+    let sales = model.sales();
+    let unit = if sales == 1.0 { "sale" } else { "sales" };
+    dom::text_of("sales", &if sales > 0.0 { format!("{} {unit}", format::count(sales)) } else { String::new() });
     while list.child_element_count() > amounts.len() as u32 {
         if let Some(last) = list.last_element_child() {
             last.remove();

@@ -1,4 +1,5 @@
-//! Users and events by the values of a dimension: pages, sources, countries, devices, categories, products.
+//! Users and events by the values of a dimension: pages, sources, campaigns, countries, devices, categories,
+//! products.
 
 use catchment_cells::row::{OTHER, Row};
 
