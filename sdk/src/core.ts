@@ -1,5 +1,5 @@
 import { openIdentity } from "./identity.js";
-import { PATH_CHARS_MAX, VALUE_CHARS_MAX } from "./limits.js";
+import { MEASURES_MAX, PATH_CHARS_MAX, VALUE_CHARS_MAX } from "./limits.js";
 import { openQueue } from "./queue.js";
 import { randomId, randomName } from "./random.js";
 import { startSender } from "./sender.js";
@@ -36,6 +36,7 @@ export function start(
   let user: { user_id?: string } | undefined;
   let traits: Properties | undefined;
 
+  const refuse = (what: string): undefined => console.warn("Catchment: not taken:", what) as undefined;
   const add = (event_type: string, properties?: Properties, origin?: object): void => {
     const id = randomId();
     // What a page gives may have no text: an object within itself, or a BigInt.
@@ -52,7 +53,7 @@ export function start(
       }),
     );
     if (text && queue.add({ route: routeOf(), id, text })) sender.schedule();
-    else console.warn("Catchment: not taken:", event_type);
+    else refuse(event_type);
   };
 
   /** The path that was counted last: where only the query changes, or nothing, it is the same page. */
@@ -116,7 +117,15 @@ export function start(
       track: add,
       identify,
       consent,
-      revenue: (amount, currency, properties) => add("revenue", { ...properties, ["revenue_" + currency]: amount }),
+      revenue(amount, currency, properties): void {
+        const measure = "revenue_" + String(currency).toUpperCase();
+        const told: Properties = { ...traits, ...properties };
+        // Of too many, the edge takes the first by name, and revenue must be among them.
+        let room = MEASURES_MAX;
+        for (const name in told) if (typeof told[name] === "number" && --room < 1) told[name] = refuse(name);
+        if (/^.{8}[A-Z]{3}$/.test(measure) && isFinite(amount)) add("revenue", { ...told, [measure]: +amount });
+        else refuse("revenue");
+      },
     },
     begin,
   ];
@@ -126,9 +135,10 @@ export function start(
 function originOf(referrer: string): object {
   const query = new URLSearchParams(location.search);
   const said = (name: string): string | undefined => query.get(name)?.slice(0, VALUE_CHARS_MAX) || undefined;
-  const host = referrer.split("/")[2];
+  const bare = (host?: string): string | undefined => host?.replace(/^www\./, "");
+  const host = bare(referrer.split("/")[2]);
   return {
-    referrer: host === location.host ? undefined : host?.replace(/^www\./, ""),
+    referrer: host === bare(location.host) ? undefined : host,
     utm_source: said("utm_source"),
     utm_campaign: said("utm_campaign"),
   };

@@ -1,3 +1,5 @@
+import { REQUEST_EVENTS_MAX } from "./limits.js";
+import type { Item, Queue } from "./queue.js";
 import type { Answer } from "./sender.js";
 import type { Auto, Properties } from "./types.js";
 import { watchVitals } from "./vitals.js";
@@ -53,18 +55,23 @@ function watchScroll(add: Add): () => void {
     height = document.documentElement.scrollHeight;
   };
   const tell = (): void => {
-    measure();
     if (!told) add("scroll", { scroll_percent: Math.min(100, Math.round((100 * deepest) / height)) }, { page });
     told = true;
   };
-  measure();
   addEventListener("scroll", measure, { passive: true });
-  onLeave(tell);
+  // Also of what grows as it loads. This measures at once, too.
+  new ResizeObserver(measure).observe(document.documentElement);
+  onLeave(() => {
+    measure();
+    tell();
+  });
   return () => {
+    // Unmeasured: what is shown by now may be the next page.
     tell();
     page = location.pathname;
     told = false;
     deepest = 0;
+    setTimeout(measure);
   };
 }
 
@@ -82,11 +89,35 @@ export function explain(rejected: NonNullable<Answer["rejected"]>): void {
 }
 
 /**
- * What becomes of a batch that the edge refused for good: the number of events to try at once, for one that can't be read must not
- * take others with it; or 0, and it is to be dropped.
+ * What becomes of a batch that the edge refused: the number of events to try at once from now on, for one that can't be read must not
+ * take others with it. Where they may be taken later, it throws.
  */
-export function judge(events: number, status: number, error = `status ${status}`): number {
-  if (events > 1 && (status === 413 || error === "malformed" || error === "not_utf8")) return events >> 1;
-  warn(`events were refused, and dropped: ${error}`);
-  return 0;
+export function judge(batch: Item[], { error = "", epoch }: Answer, queue: Queue): number {
+  const read = !/^(malformed|not_utf8|too_large|too_many_events)$/.test(error);
+  if (!read && batch.length > 1) return batch.length >> 1;
+  const moved = error === "unknown_epoch" && epoch ? move(batch, epoch, queue) : 0;
+  if (!moved && read && !/^(key|route|unknown_epoch)$/.test(error)) {
+    warn(`the edge refuses events, which wait: ${error}`);
+    throw error;
+  }
+  if (batch[0]) warn(`events were refused, and dropped: ${error}`);
+  queue.forget(batch.splice(0));
+  // While a new epoch spreads, the next answer may be of the old one.
+  if (moved) throw error;
+  return read ? REQUEST_EVENTS_MAX : 1;
+}
+
+/**
+ * Takes out of a batch what can go to where its route leads by another epoch, has it wait there, and gives how many. What may have
+ * been counted at its former place isn't known at the new one: such an event stays behind, for none is counted twice.
+ */
+function move(batch: Item[], epoch: number, queue: Queue): number {
+  const movable = batch.filter(({ tried, adopted }) => !tried && !adopted);
+  for (const item of movable) {
+    // Stored anew first: who ends in between leaves an event that is dropped later, not none.
+    queue.add({ ...item, route: item.route.replace(/^\d+/, `${epoch}`) });
+    queue.forget([item]);
+    batch.splice(batch.indexOf(item), 1);
+  }
+  return movable.length;
 }

@@ -17,6 +17,8 @@ export const BACKOFF_MS_MAX = 60_000;
 export const RETRY_AFTER_MS_MAX = 3_600_000;
 /** Milliseconds without an event that end a session. */
 export const SESSION_IDLE_MS = 1_800_000;
+/** Measures of one event that the edge takes. */
+export const MEASURES_MAX = 8;
 /** Characters of what is taken from an address: at most four bytes each, of the 512 that the edge allows. */
 export const VALUE_CHARS_MAX = 128;
 /** The same of a path, which is ASCII. */

@@ -9,6 +9,8 @@ export interface Item {
   text: string;
   /** It was another page's: of one that is gone, or of a tab that may be sending it, too. */
   adopted?: boolean;
+  /** It was sent, and nobody said what became of it. */
+  tried?: boolean;
 }
 
 export type Queue = ReturnType<typeof openQueue>;
@@ -55,7 +57,7 @@ export function openQueue(store: () => Store, prefix: string) {
       }
     },
 
-    /** The next to send, which wait no longer: of one route, oldest first, within so many bytes and events. */
+    /** The next to send, which wait no longer: of one route, within so many bytes and events. */
     take(bytes: number, most: number): Item[] {
       const batch: Item[] = [];
       waiting = waiting.filter((item) => {
@@ -67,9 +69,9 @@ export function openQueue(store: () => Store, prefix: string) {
       return batch;
     },
 
-    /** They wait again, before all others. */
+    /** They wait again, after all others: where their shard is sick, the others' may be well. */
     release(batch: readonly Item[]): void {
-      waiting = [...batch, ...waiting];
+      waiting.push(...batch);
     },
 
     /** How many wait. */

@@ -5,6 +5,8 @@ import { sizeOf, type Item, type Queue } from "./queue.js";
 /** What the edge answers, as far as it is read here. */
 export interface Answer {
   error?: string;
+  /** The edge's own refusals have a sentence on it. */
+  detail?: string;
   flush_ms?: number;
   epoch?: number;
   rejected?: { event_id: string | null; reason: string }[];
@@ -46,6 +48,11 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
   };
 
   const post = async (batch: Item[]): Promise<void> => {
+    /** Done with it all. */
+    const drop = (): number => {
+      queue.forget(batch.splice(0));
+      return most;
+    };
     const body = `{"sent_at":${Date.now()},"events":[${batch.map((item) => item.text)}]}`;
     const bytes = sizeOf(body);
     bytesUnderWay += bytes;
@@ -63,28 +70,23 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
       });
       const { status } = response;
       const answer: Answer = (await response.json().catch(() => 0)) || {};
+      learn(answer.epoch);
       if (status === 202) {
-        queue.forget(batch);
-        batch = [];
+        drop();
         failures = 0;
         most = Math.min(most * 2, limits.REQUEST_EVENTS_MAX);
         flushMs = answer.flush_ms || flushMs;
-        learn(answer.epoch);
-        if (answer.rejected?.[0]) (await extras()).explain(answer.rejected);
-      } else if (/^4(?!08|29)/.test(`${status}`)) {
-        const fewer = (await extras()).judge(batch.length, status, answer.error);
-        if (fewer) {
-          most = fewer;
-          sentAt = -Infinity;
-        } else {
-          queue.forget(batch);
-          batch = [];
-        }
+        if (answer.rejected?.[0]) extras().then(({ explain }) => explain(answer.rejected!), drop);
       } else {
         silentUntil = now() + Math.min((+response.headers.get("retry-after")! || 0) * 1000, limits.RETRY_AFTER_MS_MAX);
-        throw 0;
+        // Only the edge may condemn events, not what stands before it. Where the judge can't be loaded, they are dropped: nobody
+        // else knows which of them to keep.
+        if (status > 499 || !answer.detail) throw 0;
+        most = await extras().then(({ judge }) => judge(batch, answer, queue), drop);
+        sentAt = -Infinity;
       }
     } catch {
+      for (const item of batch) item.tried = true;
       sentAt = -Infinity;
       backoffUntil = now() + backoffMs(++failures);
     }

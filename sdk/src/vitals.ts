@@ -19,8 +19,18 @@ export function watchVitals(add: Add): () => void {
     observers.push(() => observer.takeRecords().forEach(take));
   };
 
-  let lcp: number | undefined;
-  observe("largest-contentful-paint", ({ startTime }) => (lcp = startTime));
+  // What is painted once the page was hidden says how long that lasted. Rendered ahead of a click, it loads from that click on.
+  const paints: number[] = [];
+  observe("largest-contentful-paint", ({ startTime }) => paints.push(startTime));
+  const hiddenFirst = document.hidden && !(document as { prerendering?: boolean }).prerendering;
+  const lcpOf = (): number | undefined => {
+    const [load] = performance.getEntriesByType("navigation") as (PerformanceNavigationTiming & { activationStart?: number })[];
+    const start = load?.activationStart ?? 0;
+    const hidden = performance.getEntriesByType("visibility-state").find((entry) => entry.name === "hidden" && entry.startTime >= start);
+    const hiddenAt = hidden?.startTime ?? (hiddenFirst ? 0 : Infinity);
+    const last = paints.filter((at) => at < hiddenAt).pop();
+    return last === undefined ? last : Math.max(0, last - start);
+  };
 
   // Shifts less than 1 s apart, over at most 5 s, are one window; the worst window counts.
   let cls: number | undefined = PerformanceObserver.supportedEntryTypes?.includes("layout-shift") ? 0 : undefined;
@@ -60,7 +70,7 @@ export function watchVitals(add: Add): () => void {
     for (const drain of observers) drain();
     const inp = slowest[Math.min(slowest.length - 1, Math.floor(interactions.size / 50))];
     const round = (value: number | undefined): number | undefined => (value === undefined ? value : Math.round(value));
-    const vitals = { lcp_ms: round(lcp), cls: cls && Math.round(cls * 1e4) / 1e4, inp_ms: round(inp?.duration) };
+    const vitals = { lcp_ms: round(lcpOf()), cls: cls && Math.round(cls * 1e4) / 1e4, inp_ms: round(inp?.duration) };
     if (Object.values(vitals).some((value) => value !== undefined)) add("web_vital", vitals, { page });
   };
 }

@@ -14,7 +14,7 @@ test("what is added is stored, comes out in order, and is gone once it is done w
   const batch = queue.take(1_000, 2);
   assert.deepEqual([ids(batch), queue.waits()], [["a", "b"], 1]);
   queue.release(batch);
-  assert.deepEqual(ids(queue.take(1_000, 9)), ["a", "b", "c"]);
+  assert.deepEqual(ids(queue.take(1_000, 9)), ["c", "a", "b"], "what failed waits behind the others");
   queue.forget(batch);
   assert.deepEqual(Object.keys(store), [`${PREFIX} 1.here c`]);
   assert.equal(queue.waits(), 0);

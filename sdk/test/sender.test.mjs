@@ -6,7 +6,7 @@ import { Memory, edge, item, long, until } from "./support.mjs";
 const { backoffMs, openQueue, startSender, BACKOFF_MS_MAX, REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX } = parts;
 
 /** A sender to an edge that answers so; `said` is what it warned of. */
-async function start(t, answer) {
+async function start(t, answer, extras = async () => parts) {
   const server = await edge(answer);
   t.after(server.close);
   const { mock } = t.mock.method(console, "warn", () => {});
@@ -14,7 +14,7 @@ async function start(t, answer) {
   const queue = openQueue(() => store, "catchment wk_x");
   const store = new Memory();
   const epochs = [];
-  const sender = startSender(queue, server.url, async () => parts, (epoch) => epochs.push(epoch));
+  const sender = startSender(queue, server.url, extras, (epoch) => epoch && epochs.push(epoch));
   const add = (...items) => {
     for (const one of items) queue.add(one);
     sender.schedule();
@@ -71,7 +71,7 @@ test("what fails is sent again as it was: same ids, same route", async (t) => {
   await until(() => seen.length === 1);
   add(item("c"));
   await empty();
-  assert.deepEqual(seen.map(({ ids }) => ids), [["a", "b"], ["a", "b", "c"], ["a", "b", "c"]]);
+  assert.deepEqual(seen.map(({ ids }) => ids.sort()), [["a", "b"], ["a", "b", "c"], ["a", "b", "c"]]);
   assert.equal(new Set(seen.map(({ route }) => route)).size, 1);
   assert.ok(seen[1].at - seen[0].at >= 490 && seen[2].at - seen[1].at >= 990);
 });
@@ -111,7 +111,7 @@ test("a network that is back ends the wait", async (t) => {
 });
 
 test("one event that can't be read doesn't take others with it", async (t) => {
-  const { seen, said, add, empty } = await start(t, ({ ids }) => ids.includes("bad") && { status: 400, body: { error: "malformed" } });
+  const { seen, said, add, empty } = await start(t, ({ ids }) => ids.includes("bad") && { status: 400, body: { error: "malformed", detail: "…" } });
   const good = Array.from({ length: 20 }, (_, i) => item(`good-${i}`));
   add(...good.slice(0, 13), item("bad"), ...good.slice(13));
   await empty();
@@ -122,11 +122,77 @@ test("one event that can't be read doesn't take others with it", async (t) => {
 });
 
 test("what can't get better is dropped, and said once", async (t) => {
-  const { seen, said, add, empty } = await start(t, () => ({ status: 401, body: { error: "key" } }));
+  const { seen, said, add, empty } = await start(t, () => ({ status: 401, body: { error: "key", detail: "…" } }));
   add(item("a"), item("b", "1.there"));
   await empty();
   assert.deepEqual(seen.map(({ ids }) => ids), [["a"], ["b"]]);
   assert.deepEqual(said(), ["events were refused, and dropped: key"]);
+});
+
+test("nobody but the edge condemns events", async (t) => {
+  const answers = {
+    1: { status: 404, body: "<title>Back soon</title>" },
+    2: { status: 403, body: { error: "forbidden" } },
+    3: { status: 404, body: { error: "not_found", detail: "there is nothing here" } },
+  };
+  const { seen, add, empty, sender } = await start(t, (_, n) => answers[n]);
+  add(item("a"));
+  for (const n of [1, 2, 3]) {
+    await until(() => seen.length === n);
+    await sleep(50);
+    sender.online();
+  }
+  await empty();
+  assert.deepEqual(seen.map(({ ids }) => ids), Array(4).fill(["a"]));
+});
+
+test("a shard that is sick doesn't keep events from the others", async (t) => {
+  let sick = true;
+  const { seen, add, store, empty, sender } = await start(t, ({ route }) => sick && route === "1.sick" && { status: 503 });
+  add(item("a", "1.sick"), item("b", "1.well"));
+  await until(() => seen.length === 1);
+  await sleep(50);
+  sender.online();
+  await until(() => Object.keys(store).length === 1);
+  assert.deepEqual(seen.slice(0, 2).map(({ ids }) => ids), [["a"], ["b"]]);
+  sick = false;
+  await empty();
+});
+
+const unknownEpoch = { status: 400, body: { error: "unknown_epoch", detail: "the present one is 2", epoch: 2 } };
+const present = ({ route }) => (route.startsWith("2.") ? undefined : unknownEpoch);
+
+test("events of a former epoch go where their route leads by the present one", async (t) => {
+  const { seen, said, add, empty, epochs } = await start(t, present);
+  add(item("a"), item("b"), item("c", "1.there"));
+  await empty();
+  const taken = seen.filter(({ route }) => route.startsWith("2.")).map(({ route, ids }) => [route, ids]);
+  assert.deepEqual(taken.sort(), [["2.here", ["a", "b"]], ["2.there", ["c"]]]);
+  assert.deepEqual([epochs[0], said()], [2, []]);
+});
+
+test("what may have been counted in a former epoch isn't counted in another", async (t) => {
+  const { seen, said, store, queue, add, empty, sender } = await start(t, (post, n) => (n === 1 ? { status: 0 } : present(post)));
+  store.setItem("catchment wk_x 1.gone left", item("left").text);
+  add(item("tried"));
+  await until(() => seen.length === 1);
+  await sleep(50);
+  queue.adopt("1.here");
+  add(item("new"));
+  sender.online();
+  await empty();
+  assert.deepEqual(seen.filter(({ route }) => route.startsWith("2.")).map(({ ids }) => ids), [["new"]]);
+  assert.deepEqual(said(), ["events were refused, and dropped: unknown_epoch"]);
+});
+
+test("where what judges can't be loaded, refused events don't keep back the others", async (t) => {
+  const blocked = () => Promise.reject(new TypeError("Failed to fetch dynamically imported module"));
+  const { seen, add, empty } = await start(t, (_, n) => n === 1 && { status: 400, body: { error: "malformed", detail: "…" } }, blocked);
+  add(item("a"));
+  await until(() => seen.length === 1);
+  add(item("b", "1.there"));
+  await empty();
+  assert.deepEqual(seen.map(({ ids }) => ids), [["a"], ["b"]]);
 });
 
 test("why an event was rejected is said once for each reason", async (t) => {
@@ -175,7 +241,7 @@ test("a page that was frozen sends again what it has no answer for", async (t) =
   add(item("b"));
   sender.thaw();
   await empty();
-  assert.deepEqual(seen.map(({ ids }) => ids), [["a"], ["a", "b"]]);
+  assert.deepEqual(seen.map(({ ids }) => ids), [["a"], ["b", "a"]]);
   assert.ok(seen[1].at - seen[0].at < 10_000, `${seen[1].at - seen[0].at} ms`);
 });
 

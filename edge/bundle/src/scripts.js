@@ -15,14 +15,21 @@ export function answer(request, env) {
     "cross-origin-resource-policy": "cross-origin",
     etag: `W/"${script.tag}-${epoch}"`,
     vary: "accept-encoding",
+    "x-content-type-options": "nosniff",
   });
   if (request.headers.get("if-none-match")?.includes(headers.get("etag"))) return new Response(null, { status: 304, headers });
   headers.set("content-type", "text/javascript; charset=utf-8");
   // The runtime compresses what says that it is.
-  const accepted = request.headers.get("accept-encoding") ?? "";
-  const encoding = ["br", "gzip"].find((name) => accepted.includes(name));
+  const encoding = encodingOf(request.headers.get("accept-encoding") ?? "");
   if (encoding) headers.set("content-encoding", encoding);
   return new Response(request.method === "HEAD" ? null : script.text.replace("__EPOCH__", epoch), { headers });
+}
+
+/** The smallest of the encodings that are accepted, if any is: `q=0` is a refusal. */
+function encodingOf(accepted) {
+  const coded = accepted.split(",").map((one) => one.split(";").map((part) => part.trim().toLowerCase()));
+  const names = coded.filter(([, q]) => !/^q=0(\.0*)?$/.test(q)).map(([name]) => name);
+  return ["br", "gzip"].find((name) => names.includes(name));
 }
 
 /** Settings that can't be read are complained of where events go. */

@@ -37,8 +37,8 @@ pub(crate) enum Refusal {
     #[error("the route is malformed")]
     Route,
     /// The route is of a placement that is not in force.
-    #[error("the route's epoch is unknown")]
-    Epoch,
+    #[error("the route's epoch is unknown; the present one is {0}")]
+    Epoch(u32),
     /// The body is refused.
     #[error("{0}")]
     Body(#[from] RequestError),
@@ -65,6 +65,8 @@ struct Accepted<'a> {
 struct Refused<'a> {
     error: &'a str,
     detail: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    epoch: Option<u32>,
 }
 
 impl Refusal {
@@ -75,7 +77,7 @@ impl Refusal {
             Refusal::Method => "method",
             Refusal::Key => "key",
             Refusal::Route => "route",
-            Refusal::Epoch => "unknown_epoch",
+            Refusal::Epoch(_) => "unknown_epoch",
             Refusal::Body(error) => error.as_str(),
             Refusal::Full => "full",
             Refusal::Unavailable => "unavailable",
@@ -89,7 +91,7 @@ impl Refusal {
             Refusal::Method => 405,
             Refusal::Key => 401,
             Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
-            Refusal::Route | Refusal::Epoch | Refusal::Body(_) => 400,
+            Refusal::Route | Refusal::Epoch(_) | Refusal::Body(_) => 400,
             Refusal::Full | Refusal::Unavailable => 503,
             Refusal::Misconfigured => 500,
         }
@@ -104,6 +106,14 @@ impl Refusal {
         }
     }
 
+    /// The epoch in force, for a sender that knows of another.
+    fn epoch(&self) -> Option<u32> {
+        match self {
+            Refusal::Epoch(present) => Some(*present),
+            _ => None,
+        }
+    }
+
     /// The refusal, counted by its reason.
     pub(crate) fn counted(self) -> Self {
         REFUSED.with_borrow_mut(|refused| *refused.entry(self.name()).or_default() += 1);
@@ -114,7 +124,8 @@ impl Refusal {
     pub(crate) fn response(&self) -> Response {
         let retry_after = self.retry_after_s().map(|s| s.to_string());
         let headers: Vec<_> = retry_after.iter().map(|s| ("retry-after", &**s)).collect();
-        json(self.status(), &headers, &Refused { error: self.name(), detail: self.to_string() })
+        let refused = Refused { error: self.name(), detail: self.to_string(), epoch: self.epoch() };
+        json(self.status(), &headers, &refused)
     }
 }
 

@@ -75,7 +75,7 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         None => Route { epoch: config.map.epoch, name: String::new() },
     };
     let placement = place(&config.map, &key.client, &route, key.backfill).map_err(|error| match error {
-        PlacementError::UnknownEpoch(_) => Refusal::Epoch,
+        PlacementError::UnknownEpoch(_) => Refusal::Epoch(config.map.epoch),
         PlacementError::EmptyMap => Refusal::Misconfigured,
     })?;
     let visitor = visitor(request.headers(), &config, &key.client);

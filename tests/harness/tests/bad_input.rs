@@ -165,6 +165,9 @@ async fn a_bad_request_is_refused_as_a_whole() {
         assert_eq!(answer.0, status, "{query}: {}", answer.1);
         let refusal: Value = serde_json::from_str(&answer.1).unwrap();
         assert!(refusal["error"].is_string() && refusal["detail"].is_string(), "{refusal}");
+        // Who knows of another epoch is told the present one.
+        let epoch = (refusal["error"] == "unknown_epoch").then_some(1);
+        assert_eq!(refusal["epoch"].as_u64(), epoch, "{refusal}");
     }
     // Nothing of it was counted as an event; how much was refused, and why, is known.
     assert_eq!(post(&url, good).await.0, 202);
