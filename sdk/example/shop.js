@@ -141,7 +141,11 @@ function drawCount() {
   badge.replaceChildren(count ? String(count) : "", h("span", { class: "hidden" }, count === 1 ? " item" : " items"));
 }
 
+/** The path that is shown. */
+let drawn;
+
 function draw() {
+  drawn = location.pathname;
   const { title, content, heading = true } = pageOf(location.pathname);
   document.title = location.pathname === "/" ? "Larkfield Goods" : `${title} · Larkfield Goods`;
   main.replaceChildren(...(heading ? [h("h1", { tabindex: "-1" }, title)] : []), ...content.filter(Boolean));
@@ -174,5 +178,6 @@ document.addEventListener("click", (event) => {
   event.preventDefault();
   if (link.pathname !== location.pathname) go(link.pathname);
 });
-addEventListener("popstate", draw);
+// A link within the page, such as the one to its goods, shows no other.
+addEventListener("popstate", () => location.pathname !== drawn && draw());
 draw();

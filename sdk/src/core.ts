@@ -18,7 +18,7 @@ export function start(
   extras: () => Promise<Extras>,
 ): [Catchment, () => void] | undefined {
   if (!localhost && /^(|localhost|127\..*|\[::1])$/.test(location.hostname)) {
-    console.info("Catchment: localhost needs data-localhost to be counted");
+    console.info("Catchment: localhost needs data-localhost");
     return;
   }
   const store = (): Storage => localStorage;
@@ -37,7 +37,7 @@ export function start(
   let traits: Properties | undefined;
 
   const refuse = (what: string): undefined => console.warn("Catchment: not taken:", what) as undefined;
-  const add = (event_type: string, properties?: Properties, origin?: object): void => {
+  const add = (event_type: string, properties?: Properties, origin?: object | false): void => {
     const id = randomId();
     // What a page gives may have no text: an object within itself, or a BigInt.
     const text = attempt(() =>
@@ -62,7 +62,8 @@ export function start(
   let turn: (() => void) | undefined;
   const page = (properties?: Properties): void => {
     turn?.();
-    const origin = path === undefined ? originOf(document.referrer) : {};
+    // Who reloads, or goes back to it, has come before. The newer way to ask takes more words.
+    const origin = path === undefined && !performance.navigation.type && originOf(document.referrer);
     path = location.pathname;
     add("page_view", properties, origin);
   };

@@ -1,8 +1,10 @@
 // The SDK on pages of a shop, in a real browser, through a gate that makes the weather, to the real edge.
 
 import assert from 'node:assert/strict';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { after, before, describe } from 'node:test';
-import { Gate, Stage, browser, site, sleep, test, until } from './support.mjs';
+import { Gate, Stage, browser, root, site, sleep, test, until } from './support.mjs';
 
 const STUB = '<script>window.catchment=window.catchment||function(){(catchment.q=catchment.q||[]).push(arguments)}</script>';
 
@@ -14,8 +16,8 @@ const weather = new Map();
 
 /** A page that counts, or has what it is told. */
 const html = ({ pathname }) => {
-  const { client, attributes = '', body = '', headers, query = '' } = sites.get(pathname.split('/')[1]) ?? {};
-  const script = `<script async src="${gate.url}/catchment.js${query}" data-key="${client?.write_key}" ${attributes}></script>`;
+  const { client, attributes = '', body = '', headers, query = '', from = gate } = sites.get(pathname.split('/')[1]) ?? {};
+  const script = `<script async src="${from.url}/catchment.js${query}" data-key="${client?.write_key}" ${attributes}></script>`;
   return client && { headers, body: `<!doctype html><title>A page</title>${STUB}${script}${body}` };
 };
 
@@ -106,7 +108,8 @@ describe('the SDK', { concurrency: 6 }, () => {
     await page.goto(`${news.url}/some/article`);
     await page.click('a');
     await page.evaluate(() => catchment('track', 'look'));
-    await stage.counted(client, 'event_type', { page_view: 2, look: 1 });
+    await page.reload();
+    await stage.counted(client, 'event_type', { page_view: 3, look: 1 });
     await news.close();
     assert.deepEqual(await stage.counts(client, 'utm_campaign'), { spring: 1 });
     const referrers = sent().filter(({ referrer }) => referrer);
@@ -136,14 +139,33 @@ describe('the SDK', { concurrency: 6 }, () => {
       await page.evaluate(() => {
         catchment('identify', 'ada', { plan: 'pro' });
         catchment('revenue', 12.5, 'EUR', { product: 'boot' });
-        catchment('revenue', 0.1, 'EUR');
-        catchment('revenue', 7, 'USD');
+        catchment('revenue', '0.1', 'eur');
+        catchment('revenue', 7, 'USD', Object.fromEntries('abcdefghij'.split('').map((name) => [name, 1])));
+        catchment('revenue', 'free', 'EUR');
+        catchment('revenue', 5, 'euro');
       });
     }
     await stage.counted(first.client, 'event_type', { page_view: 2, revenue: 6 });
     assert.deepEqual(await stage.counts(first.client, '', 'sum:revenue_EUR'), { '': 25.2 });
     assert.deepEqual(await stage.counts(first.client, '', 'sum:revenue_USD'), { '': 14 });
     assert.deepEqual(await stage.counts(first.client, 'plan'), { pro: 6 });
+  });
+
+  test('a page that knows of another epoch learns the present one, and loses nothing', async () => {
+    const script = (name) => readFile(join(root, 'target/sdk', name), 'utf8');
+    const cached = await site('cached.test', async ({ pathname }) => ({
+      type: 'text/javascript',
+      body: (await script(pathname.slice(1))).replace('__EPOCH__', '7'),
+      headers: { 'access-control-allow-origin': '*' },
+    }));
+    const { client, open, mine } = await visitor('epoch', { attributes: `data-endpoint="${gate.url}"`, from: cached });
+    const page = await open('/');
+    await track(page, 'x');
+    await settled(page);
+    await track(page, 'y');
+    await stage.counted(client, 'event_type', { page_view: 1, x: 1, y: 1 });
+    assert.deepEqual([...new Set(mine().map(({ query }) => query.r.split('.')[0]))], ['7', '1']);
+    await cached.close();
   });
 
   test('localhost is not counted, and the console says why; unless it is wanted', async () => {
