@@ -140,12 +140,12 @@ proptest! {
 
 #[test]
 fn a_first_change_is_told_at_once_and_the_next_after_a_pause() {
-    let mut view = View::new(9, answer(QUESTIONS[0], NOW, &[]), None, true);
+    let mut view = View::new(9, answer(QUESTIONS[0], NOW + 4 * 60_000, &[]), None, true);
     let first = view.publish(NOW).unwrap();
     assert!(first.is_some(), "an empty snapshot says that there is nothing");
     assert_eq!(view.next_at(), None);
     view.add(&section(&vec![(0, 1, 1, 1)]), NOW).unwrap();
-    assert_eq!(view.next_at(), Some(NOW), "nothing was told lately");
+    assert!(view.next_at().unwrap() <= NOW, "nothing was told lately");
     let small = view.publish(NOW).unwrap().unwrap();
     assert_eq!(view.publish(NOW).unwrap(), None, "nothing has changed");
     view.add(&section(&vec![(0, 1, 2, 1)]), NOW).unwrap();
@@ -153,13 +153,18 @@ fn a_first_change_is_told_at_once_and_the_next_after_a_pause() {
     assert_eq!(view.next_at(), Some(NOW + UPDATE_EVERY_MS));
     // Much at once is let through, until the burst is used up.
     let mut sent = small.len() as i64;
-    for n in 1..9 {
+    let mut n = 0u64;
+    while sent <= UPDATE_BURST_BYTES {
+        n += 1;
         view.add(&section(&(n * 700..n * 700 + 700).map(|user| (n as i64 % 5, 1, user, 1)).collect()), NOW).unwrap();
         sent += view.publish(NOW).unwrap().unwrap().len() as i64;
     }
-    assert!(sent > UPDATE_BURST_BYTES, "{sent}");
+    assert!(n > 3, "{n}");
     view.add(&section(&vec![(0, 1, 801, 1)]), NOW).unwrap();
-    assert_eq!(view.next_at(), Some(NOW + (sent - UPDATE_BURST_BYTES) * 1_000 / UPDATE_BYTES_PER_S));
+    assert_eq!(
+        view.next_at(),
+        Some(NOW + ((sent - UPDATE_BURST_BYTES) * 1_000 / UPDATE_BYTES_PER_S).max(UPDATE_EVERY_MS))
+    );
     assert!(!view.add(&section(&vec![(99, 1, 1, 1)]), NOW).unwrap(), "beyond its window");
 }
 
