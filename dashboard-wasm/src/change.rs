@@ -31,7 +31,7 @@ pub fn change(now: f64, before: f64) -> Option<Change> {
     let (direction, sign, word) = match percent {
         p if p > 0.0 => (Direction::Up, "▲", "up"),
         p if p < 0.0 => (Direction::Down, "▼", "down"),
-        _ => return Some(Change { direction: Direction::Level, text: "＝ 0%".into(), spoken: "as before".into() }),
+        _ => return Some(Change { direction: Direction::Level, text: "= 0%".into(), spoken: "as before".into() }),
     };
     Some(if percent < 1_000.0 {
         let percent = percent.abs();
@@ -53,7 +53,7 @@ mod tests {
             (112.0, 100.0, Some("▲ 12%")),
             (97.0, 100.0, Some("▼ 3%")),
             (0.0, 5.0, Some("▼ 100%")),
-            (100.2, 100.0, Some("＝ 0%")),
+            (100.2, 100.0, Some("= 0%")),
             (4_400.0, 100.0, Some("▲ 44×")),
             (5.0, 0.0, None),
         ] {

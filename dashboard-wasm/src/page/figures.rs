@@ -173,11 +173,11 @@ pub(super) fn lines(group: Panel, shown: &panel::groups::Shown, all: f64, countr
     let country = |code: &str| countries.of(Some(code).filter(|code| is_code(code))?).map(String::from);
     let line = |bar: &panel::groups::Bar| {
         let rest = bar.value == OTHER;
-        // Of all users: the rows have no sum, as who comes twice is counted once.
-        let (number, whole, second) = if group.is_by_users() {
-            (bar.users, all.max(bar.users), format!("{} events", format::count(bar.events)))
+        let [users, events] = [bar.users, bar.events].map(format::count);
+        let (number, second) = if group.is_by_users() {
+            (bar.users, format!("{events} events"))
         } else {
-            (bar.events, shown.events, format!("{} users", format::count(bar.users)))
+            (bar.events, format!("{users} users"))
         };
         Line {
             badge: (group == Panel::Countries && is_code(&bar.value)).then(|| bar.value.clone()),
@@ -185,7 +185,7 @@ pub(super) fn lines(group: Panel, shown: &panel::groups::Shown, all: f64, countr
             second,
             number,
             figure: format::count(number),
-            share: format::percent(number, whole),
+            share: panel::groups::share(group, bar, shown, all).unwrap_or_default(),
             length: bar.length,
             value: bar.value.clone(),
             rest,

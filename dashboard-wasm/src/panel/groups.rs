@@ -5,6 +5,7 @@ use catchment_cells::row::{OTHER, Row};
 
 use super::{Panel, value};
 use crate::csv::{Field, table};
+use crate::format::percent;
 use crate::range::Range;
 
 /// Rows of a panel, of one that is shown large, and of a file.
@@ -56,6 +57,16 @@ pub fn show(rows: &[Row], by_users: bool) -> Shown {
     Shown { events: rows.iter().map(|row| row.events).sum(), rows }
 }
 
+/// What a row is a share of: `all` users of the range, or those whose country is known, as nobody is in many at once; else the
+/// events of all rows. What is left over isn't a share of users: most of them are in other rows, too.
+pub fn share(panel: Panel, bar: &Bar, shown: &Shown, all: f64) -> Option<String> {
+    match panel {
+        Panel::Countries => Some(percent(bar.users, shown.rows.iter().map(|row| row.users).sum())),
+        panel if !panel.is_by_users() => Some(percent(bar.events, shown.events)),
+        _ => (bar.value != OTHER).then(|| percent(bar.users, all.max(bar.users))),
+    }
+}
+
 /// A record for each row; a share only where there is a whole that all have a part of.
 pub fn csv(shown: &Shown, panel: Panel) -> String {
     let dimension = panel.dimension().unwrap_or_default();
@@ -101,6 +112,20 @@ mod tests {
         assert_eq!(rows, [("/b,c", 30.0, 1.0), ("/a", 10.0, 1.0 / 3.0), (OTHER, 60.0, 1.0)]);
         let csv = csv(&shown, Panel::Products);
         assert_eq!(csv, "product,events,users,share\r\n\"/b,c\",30,0,0.3\r\n/a,10,0,0.1\r\n(other),60,0,0.6\r\n");
+    }
+
+    #[test]
+    fn shares_are_of_a_whole() {
+        let bar = |value: &str, users| Bar { value: value.into(), events: 10.0, users, length: 1.0 };
+        let shown = Shown { rows: vec![bar("a", 30.0), bar(OTHER, 70.0)], events: 20.0 };
+        for (panel, expected) in [
+            (Panel::Pages, [Some("15%"), None]),
+            (Panel::Countries, [Some("30%"), Some("70%")]),
+            (Panel::Products, [Some("50%"), Some("50%")]),
+        ] {
+            let found = [0, 1].map(|at| share(panel, &shown.rows[at], &shown, 200.0));
+            assert_eq!([found[0].as_deref(), found[1].as_deref()], expected, "{panel:?}");
+        }
     }
 
     #[test]
