@@ -246,6 +246,14 @@ describe('the SDK', { concurrency: 6 }, () => {
     await stage.counted(client, 'event_type', { page_view: 1, x: 1, y: 1 });
   });
 
+  test('the script comes as the script that it is, in an encoding that is accepted', async () => {
+    for (const [accepted, encoding] of [['gzip, br', 'br'], ['gzip, br;q=0', 'gzip'], ['gzip; q=0.5', 'gzip'], ['br;q=0.0', null], ['zebra', null]]) {
+      const { headers } = await fetch(`${stage.edge}/catchment.js`, { headers: { 'accept-encoding': accepted } });
+      assert.equal(headers.get('content-encoding'), encoding, accepted);
+      assert.equal(headers.get('x-content-type-options'), 'nosniff');
+    }
+  });
+
   test('first-party, under a path of the site', async () => {
     const client = await stage.client('party');
     const own = await site('party.test', async ({ pathname, search }, request) => {
