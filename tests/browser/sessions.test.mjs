@@ -6,7 +6,7 @@ import { after, before } from 'node:test';
 import { Gate, Stage, browser, random, site, sleep, test, until } from './support.mjs';
 
 const EVENTS = 20;
-const AT_A_TIME = 16;
+const AT_A_TIME = 24;
 const REFUSED = 0.1;
 const UNANSWERED = 0.05;
 /** The longest that a visitor is offline: a real minute; the others, some seconds. */
