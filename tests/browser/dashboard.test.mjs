@@ -1,13 +1,15 @@
 // The dashboard that the aggregator serves, in a real browser: what it shows is what the metrics API says, and it stays so.
 
 import assert from 'node:assert/strict';
-import { after, before, describe } from 'node:test';
+import { before, describe } from 'node:test';
 import { readFile } from 'node:fs/promises';
 import { Stage, browser, packages, sleep, test, until } from './support.mjs';
 
 const MINUTE = 60_000;
 const HOUR = 60 * MINUTE;
 const DAY = 24 * HOUR;
+/** Its first instant. The day may end during the tests: these are the days that the events are of. */
+const TODAY = Math.floor(Date.now() / DAY) * DAY;
 const WIDE = { width: 1_280, height: 900 };
 const PHONE = { width: 390, height: 844 };
 /** Panel → the dimension that it lists. */
@@ -26,14 +28,9 @@ before(async () => {
   chromium = await browser();
   shop = await stage.client('shop', 'user', true);
   // More users than are counted exactly; yesterday a quarter more than the day before.
-  const noon = Math.floor(Date.now() / DAY) * DAY - 12 * HOUR;
-  await send(shop, events('yesterday', 1_500, (i) => noon - 6 * HOUR + i * 20_000));
-  await send(shop, events('before', 1_200, (i) => noon - 30 * HOUR + i * 20_000));
-  await send(shop, events('today', 300, (i) => Date.now() - i * 9_000));
-});
-after(async () => {
-  await chromium?.close();
-  await stage?.end();
+  await stage.send(shop, events('yesterday', 1_500, (i) => TODAY - 18 * HOUR + i * 20_000));
+  await stage.send(shop, events('before', 1_200, (i) => TODAY - 42 * HOUR + i * 20_000));
+  await stage.send(shop, events('today', 300, (i) => Math.max(TODAY, Date.now() - i * 9_000)));
 });
 
 /** Events of a shop with something in every dimension, at the times that `at` says. */
@@ -44,14 +41,6 @@ const events = (name, n, at) => Array.from({ length: n }, (_, i) => ({
   category: ['shoes', 'hats', '=1+1'][i % 3], product: `thing, "${(i * 7) % 11}"`,
   properties: i % 4 === 3 ? { [i % 8 === 3 ? 'revenue_EUR' : 'revenue_USD']: 12.34 + i } : {},
 }));
-
-async function send(client, all) {
-  for (let i = 0; i < all.length; i += 500) {
-    const body = JSON.stringify(all.slice(i, i + 500));
-    const answer = await fetch(`${stage.edge}/v1/events?k=${client.write_key}`, { method: 'POST', body });
-    assert.deepEqual((await answer.json()).rejected, []);
-  }
-}
 
 /** The dashboard in a window of its own. */
 async function open(client, { fragment = '' } = {}) {
@@ -123,7 +112,8 @@ async function same(page, client, when) {
 
 const range = (page, word) => page.click(`[data-range="${word}"]`);
 const date = (ms) => new Date(ms).toISOString().slice(0, 10);
-const yesterday = () => date(Date.now() - DAY);
+const YESTERDAY = date(TODAY - DAY);
+const BEFORE = date(TODAY - 2 * DAY);
 const days = (from, to) => `start=${from}&end=${date(Date.parse(to) + DAY)}`;
 
 async function showDates(page, from, to) {
@@ -151,8 +141,8 @@ describe('the dashboard', { concurrency: 4 }, () => {
       const { users } = await same(page, shop, `last=${word}`);
       if (word === '7d') assert.ok(users.lower < users.value && users.value < users.upper, 'an estimate, with its bounds');
     }
-    await showDates(page, date(Date.now() - 2 * DAY), yesterday());
-    await same(page, shop, days(date(Date.now() - 2 * DAY), yesterday()));
+    await showDates(page, BEFORE, YESTERDAY);
+    await same(page, shop, days(BEFORE, YESTERDAY));
   });
 
   test('the chart has a bucket for what the API has one for', async () => {
@@ -173,11 +163,11 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
   test('late data arrives, and what is shown is right again', async () => {
     const client = await stage.client('late');
-    await send(client, events('now', 100, (i) => Date.now() - i * 100));
+    await stage.send(client, events('now', 100, (i) => Date.now() - i * 100));
     const page = await open(client);
-    const before = await same(page, client, 'last=30m');
     await range(page, '30m');
-    await send(client, events('late', 50, (i) => Date.now() - 20 * MINUTE - i * 1_000));
+    const before = await same(page, client, 'last=30m');
+    await stage.send(client, events('late', 50, (i) => Date.now() - 20 * MINUTE - i * 1_000));
     await until('they are shown', async () => (await shown(page)).events[0] === before.events[0] + 50);
     await same(page, client, 'last=30m');
     assert.equal((await stage.counts(client, '', 'received:late'))[''], 50);
@@ -185,10 +175,9 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
   test('a range is compared with the one before', async () => {
     const page = await open(shop);
-    await showDates(page, yesterday(), yesterday());
-    const then = await same(page, shop, days(yesterday(), yesterday()));
-    const earlier = date(Date.now() - 2 * DAY);
-    const before = await asked(shop, days(earlier, earlier));
+    await showDates(page, YESTERDAY, YESTERDAY);
+    const then = await same(page, shop, days(YESTERDAY, YESTERDAY));
+    const before = await asked(shop, days(BEFORE, BEFORE));
     assert.deepEqual([then.events[0], before.events[0]], [1_500, 1_200]);
     await until('+25 %', async () => (await page.textContent('[data-part=events-change]')).includes('▲ 25%'));
     const percent = Math.round((100 * (then.users.value - before.users.value)) / before.users.value);
@@ -197,13 +186,13 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
   test('a file has what is shown, and the rows beyond', async () => {
     const page = await open(shop);
-    await showDates(page, yesterday(), yesterday());
-    const figures = await same(page, shop, days(yesterday(), yesterday()));
+    await showDates(page, YESTERDAY, YESTERDAY);
+    const figures = await same(page, shop, days(YESTERDAY, YESTERDAY));
     for (const [panel, dimension] of Object.entries(GROUPS)) {
       const { name, records } = await csv(page, panel);
       // All rows, also those that aren't shown.
-      const { results } = await stage.ask(shop, `metric=${ranked(panel)}&group_by=${dimension}&limit=1000&${days(yesterday(), yesterday())}`);
-      assert.equal(name, `shop-${panel}-${yesterday()}_${yesterday()}.csv`);
+      const { results } = await stage.ask(shop, `metric=${ranked(panel)}&group_by=${dimension}&limit=1000&${days(YESTERDAY, YESTERDAY)}`);
+      assert.equal(name, `shop-${panel}-${YESTERDAY}_${YESTERDAY}.csv`);
       // A value that a spreadsheet would take for a formula is made text.
       const expected = results.map(({ group, values }) => [group.replace(/^=/, "'="), String(values[ranked(panel)].value)]);
       assert.ok(expected.length >= figures[panel].length);
@@ -257,7 +246,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
     const page = await open(client);
     await page.waitForSelector('[data-part=welcome]', { state: 'visible' });
     for (const panel of Object.keys(GROUPS)) await page.waitForSelector(`[data-panel=${panel}][data-state=empty]`);
-    await send(client, events('first', 4, () => Date.now()));
+    await stage.send(client, events('first', 4, () => Date.now()));
     await page.waitForSelector('[data-panel=pages][data-state=ready]');
     assert.ok(!(await page.isVisible('[data-part=welcome]')));
     await same(page, client, 'last=1d');
@@ -265,12 +254,12 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
   test('offline, it says so and keeps what it has; then it is right again', async () => {
     const client = await stage.client('offline');
-    await send(client, events('one', 10, () => Date.now()));
+    await stage.send(client, events('one', 10, () => Date.now()));
     const page = await open(client);
     const before = await same(page, client, 'last=1d');
     await page.context().setOffline(true);
     await connection(page, 'offline');
-    await send(client, events('two', 10, () => Date.now()));
+    await stage.send(client, events('two', 10, () => Date.now()));
     assert.deepEqual((await shown(page)).events, before.events);
     await page.context().setOffline(false);
     await connection(page, 'live');
@@ -279,7 +268,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
   test('numbers that change move nothing', async () => {
     const client = await stage.client('still');
-    await send(client, events('one', 40, () => Date.now()));
+    await stage.send(client, events('one', 40, () => Date.now()));
     const page = await open(client);
     await same(page, client, 'last=1d');
     await sleep(1_000);
@@ -290,7 +279,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
       new PerformanceObserver((list) => shifts.push(...list.getEntries().map(shift))).observe({ type: 'layout-shift' });
     });
     for (let i = 0; i < 5; i++) {
-      await send(client, events(`more-${i}`, 100, () => Date.now()));
+      await stage.send(client, events(`more-${i}`, 100, () => Date.now()));
       await sleep(400);
     }
     await same(page, client, 'last=1d');
@@ -370,13 +359,13 @@ describe('the dashboard', { concurrency: 4 }, () => {
 
 test('an aggregator that is killed and comes back: the state is shown, then the figures are right', async () => {
   const client = await stage.client('killed');
-  await send(client, events('one', 60, () => Date.now()));
+  await stage.send(client, events('one', 60, () => Date.now()));
   const page = await open(client);
   await same(page, client, 'last=1d');
   await stage.kill('aggregator-eu');
   await connection(page, 'reconnecting');
   await page.waitForSelector('[data-panel=pages][data-state=reconnecting]');
-  await send(client, events('two', 60, () => Date.now()));
+  await stage.send(client, events('two', 60, () => Date.now()));
   await stage.start('aggregator-eu');
   await connection(page, 'live');
   await page.waitForSelector('[data-panel=pages][data-state=ready]');

@@ -1,7 +1,7 @@
 // A click in the shop, until an open dashboard has painted it.
 
 import assert from 'node:assert/strict';
-import { after, before } from 'node:test';
+import { before } from 'node:test';
 import { Stage, browser, random, sleep, test, until } from './support.mjs';
 
 const CLICKS = 200;
@@ -13,10 +13,6 @@ let stage, chromium;
 before(async () => {
   stage = await Stage.start('--dashboard');
   chromium = await browser();
-});
-after(async () => {
-  await chromium?.close();
-  await stage?.end();
 });
 
 const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.ceil(q * sorted.length) - 1)];

@@ -1,16 +1,13 @@
 // What people see of a dashboard with real events: screenshots in target/screenshots, and in docs/images if
 // CATCHMENT_SCREENSHOTS is set.
 
-import assert from 'node:assert/strict';
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before } from 'node:test';
+import { before } from 'node:test';
 import { gunzipSync } from 'node:zlib';
 import { Stage, browser, root, sleep, test, until } from './support.mjs';
 
 const DAY = 86_400_000;
-const BATCH = 500;
-const SENT_AT_A_TIME = 4;
 const VISITS = 8;
 /** All of the page but its last row. */
 const VIEWPORT = { width: 1_280, height: 1_340 };
@@ -23,10 +20,6 @@ let stage, chromium;
 before(async () => {
   stage = await Stage.start('--dashboard');
   chromium = await browser();
-});
-after(async () => {
-  await chromium?.close();
-  await stage?.end();
 });
 
 /** The bundled log's page views, the last of them now, and a day before some of the same again. */
@@ -43,17 +36,6 @@ async function history() {
     const at = Date.parse(timestamp) + shift;
     return [at, ...(share < YESTERDAY ? [at - DAY] : [])].map((timestamp, day) => ({ ...event, event_id: `${event_id}-${day}`, timestamp }));
   });
-}
-
-async function send(client, events) {
-  const batches = Array.from({ length: Math.ceil(events.length / BATCH) }, (_, i) => events.slice(i * BATCH, (i + 1) * BATCH));
-  const sender = async () => {
-    for (let batch; (batch = batches.pop());) {
-      const answer = await fetch(`${stage.edge}/v1/events?k=${client.write_key}`, { method: 'POST', body: JSON.stringify(batch) });
-      assert.deepEqual((await answer.json()).rejected, []);
-    }
-  };
-  await Promise.all(Array.from({ length: SENT_AT_A_TIME }, sender));
 }
 
 /** A visit to the shop, by a link from elsewhere, that ends with a sale or not. */
@@ -82,7 +64,7 @@ test('a dashboard with real events can be looked at', async () => {
   const past = await stage.client('larkfield', 'user', true);
   const live = await stage.client('larkfield', 'device');
   const events = await history();
-  await send(past, events);
+  await stage.send(past, events);
   const { url } = await stage.shop(live.write_key);
   const goods = ['stoneware-mug', 'brass-pen', 'wool-blanket', 'watering-can', 'clamp-lamp', 'canvas-tote'];
   const from = ['search', 'news', 'search', 'letters'].map((name) => `https://${name}.example/`);

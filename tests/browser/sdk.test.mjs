@@ -3,7 +3,7 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
-import { after, before, describe } from 'node:test';
+import { before, describe } from 'node:test';
 import { Gate, Stage, browser, root, site, sleep, test, until } from './support.mjs';
 
 const STUB = '<script>window.catchment=window.catchment||function(){(catchment.q=catchment.q||[]).push(arguments)}</script>';
@@ -29,17 +29,12 @@ before(async () => {
   shop = await site('shop.test', html);
   local = await site('localhost', html);
 });
-after(async () => {
-  await chromium?.close();
-  await Promise.all([shop, local, gate].map((server) => server?.close()));
-  await stage?.end();
-});
 
 /** A site with a client of its own, and a browser profile that has never been there. */
-async function visitor(name, { identity, ...content } = {}) {
+async function visitor(name, { identity, within = chromium, ...content } = {}) {
   const client = await stage.client(name, identity);
   sites.set(name, { client, ...content });
-  const context = await chromium.newContext();
+  const context = await within.newContext();
   const said = [];
   context.on('console', (message) => said.push(message.text()));
   const open = async (path = '/', from = shop) => {
@@ -110,7 +105,6 @@ describe('the SDK', { concurrency: 6 }, () => {
     await page.evaluate(() => catchment('track', 'look'));
     await page.reload();
     await stage.counted(client, 'event_type', { page_view: 3, look: 1 });
-    await news.close();
     assert.deepEqual(await stage.counts(client, 'utm_campaign'), { spring: 1 });
     const referrers = sent().filter(({ referrer }) => referrer);
     assert.deepEqual(referrers.map(({ event_type, referrer }) => [event_type, referrer.split(':')[0]]), [['page_view', 'news.test']]);
@@ -268,8 +262,7 @@ describe('the SDK', { concurrency: 6 }, () => {
     await track(page, 'x');
     await stage.counted(client, 'event_type', { page_view: 1, x: 1 });
     await page.close();
-    await own.close();
-  });
+    });
 
   test('after 429 with Retry-After nothing is sent before its time', async () => {
     const shopper = await visitor('limited');
@@ -382,6 +375,24 @@ describe('the SDK', { concurrency: 6 }, () => {
     }
     await settled(page);
     await stage.counted(shopper.client, 'event_type', { page_view: 5, buy: 4 });
+  });
+
+  test('a page that comes back from the back/forward cache goes on', async () => {
+    // Switched off by default where Chromium is driven.
+    const within = await browser({ ignoreDefaultArgs: ['--disable-back-forward-cache'] });
+    const { client, open } = await visitor('back', { within });
+    const page = await open('/');
+    await page.evaluate(() => addEventListener('pageshow', ({ persisted }) => (window.cached = persisted)));
+    await settled(page);
+    await track(page, 'leaves');
+    await page.goto(`${shop.url}/back/other`);
+    // There is nothing to load.
+    await page.goBack({ waitUntil: 'commit' });
+    await until('the page that was left', () => page.evaluate(() => window.cached === true));
+    await track(page, 'comes');
+    await settled(page);
+    await stage.counted(client, 'page', { '/back/': 4, '/back/other': 1 });
+    await stage.counted(client, 'event_type', { page_view: 3, leaves: 1, comes: 1 });
   });
 });
 

@@ -2,7 +2,7 @@
 // what arrives, what doesn't, and why.
 
 import assert from 'node:assert/strict';
-import { after, before } from 'node:test';
+import { before } from 'node:test';
 import { Gate, Stage, browser, random, site, sleep, test, until } from './support.mjs';
 
 const EVENTS = 20;
@@ -35,11 +35,6 @@ before(async () => {
     const script = `<script async src="${gate.url}/catchment.js" data-auto="nopages" data-key="${client?.write_key}"></script>`;
     return client && { body: `<!doctype html><title>A page</title>${script}` };
   });
-});
-after(async () => {
-  await chromium?.close();
-  await Promise.all([shop, gate].map((server) => server?.close()));
-  await stage?.end();
 });
 
 /** What a request meets. */

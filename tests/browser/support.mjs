@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { test as nodeTest } from 'node:test';
+import { after, test as nodeTest } from 'node:test';
 
 export { sleep };
 
@@ -22,6 +22,15 @@ const CHROMIUM = process.env.CATCHMENT_CHROMIUM ?? '/usr/bin/chromium';
 /** Patience with one thing that is waited for. */
 const PATIENCE_MS = 30_000;
 const TEST_MS = 120_000;
+/** Events of one request, and requests at a time. */
+const BATCH = 500;
+const SENDERS = 4;
+
+/** What was started, by how it is ended: also after a failure nothing stays, or the tests would never end. */
+const started = [];
+after(async () => {
+  for (const end of started.reverse()) await end().catch(() => {});
+});
 
 /** A test that may not hang. */
 export const test = (name, run, options = {}) => nodeTest(name, { timeout: TEST_MS, ...options }, run);
@@ -51,6 +60,16 @@ export async function until(what, check, patience = PATIENCE_MS) {
   }
 }
 
+/** Asks until there is an answer: 503 says that another time is better. */
+async function answered(url, request) {
+  for (;;) {
+    const answer = await fetch(url, request);
+    if (answer.ok) return answer.json();
+    if (answer.status !== 503) throw new Error(`${url}: ${answer.status} ${await answer.text()}`);
+    await sleep(1_000);
+  }
+}
+
 /** The running deployment; see tests/harness/src/bin/stage.rs. */
 export class Stage {
   #process;
@@ -58,6 +77,7 @@ export class Stage {
 
   static async start(...args) {
     const stage = new Stage();
+    started.push(() => stage.#end());
     stage.#process = spawn(join(root, 'target/debug/stage'), args, { stdio: ['pipe', 'pipe', 'inherit'] });
     stage.#lines = createInterface({ input: stage.#process.stdout })[Symbol.asyncIterator]();
     Object.assign(stage, await stage.#line());
@@ -90,11 +110,22 @@ export class Stage {
   replay = (key, last, more = {}) => this.#command({ replay: { key, last, ...more } });
 
   /** A question, as the metrics API answers it. */
-  async ask(client, question) {
+  ask(client, question) {
     const headers = { authorization: `Bearer ${client.read_key}` };
-    const answer = await fetch(`${this.aggregator}/api/v1/metrics?${question}`, { headers });
-    if (!answer.ok) throw new Error(`${question}: ${answer.status} ${await answer.text()}`);
-    return answer.json();
+    return answered(`${this.aggregator}/api/v1/metrics?${question}`, { headers });
+  }
+
+  /** Sends events as a server would, in some requests at a time. */
+  async send(client, events) {
+    const batches = Array.from({ length: Math.ceil(events.length / BATCH) }, (_, i) => events.slice(i * BATCH, (i + 1) * BATCH));
+    const sender = async () => {
+      for (let batch; (batch = batches.pop());) {
+        const request = { method: 'POST', body: JSON.stringify(batch) };
+        const { rejected } = await answered(`${this.edge}/v1/events?k=${client.write_key}`, request);
+        if (rejected.length > 0) throw new Error(`rejected: ${JSON.stringify(rejected[0])}`);
+      }
+    };
+    await Promise.all(Array.from({ length: SENDERS }, sender));
   }
 
   /** A count over the last day and a little ahead, where no clock matters: of each group, or of all as ''. */
@@ -116,7 +147,8 @@ export class Stage {
     }, patience);
   }
 
-  async end() {
+  async #end() {
+    if (this.#process.exitCode !== null) return;
     const gone = new Promise((resolve) => this.#process.once('exit', resolve));
     this.#process.stdin.end();
     await gone;
@@ -127,9 +159,11 @@ export class Stage {
  * Debian's Chromium. Any name under `.test` leads here, so that sites have origins that are neither localhost nor each
  * other's.
  */
-export function browser() {
+export async function browser(options = {}) {
   const args = ['--host-resolver-rules=MAP *.test 127.0.0.1', '--disable-dev-shm-usage'];
-  return chromium.launch({ executablePath: CHROMIUM, chromiumSandbox: process.getuid() !== 0, args });
+  const launched = await chromium.launch({ executablePath: CHROMIUM, chromiumSandbox: process.getuid() !== 0, args, ...options });
+  started.push(() => launched.close());
+  return launched;
 }
 
 /** A web server; `page` answers `{ status, type, body, headers }`, or nothing for a 404. */
@@ -202,9 +236,9 @@ function events(body) {
 async function listening(server, name) {
   await new Promise((resolve) => server.listen(0, '127.0.0.1', resolve));
   const url = `http://${name}:${server.address().port}`;
-  const close = () => {
+  started.push(async () => {
     server.closeAllConnections();
-    return new Promise((resolve) => server.close(resolve));
-  };
-  return { url, close };
+    server.close();
+  });
+  return { url };
 }
