@@ -126,7 +126,9 @@ pub(crate) fn chromium(install: bool) -> Result<Option<PathBuf>, String> {
         );
     }
     Step::begin("look for packages by apt").run(apt(&["update"]))?;
-    Step::begin("install Chromium by apt").run(apt(&["install", "--yes", "--no-install-recommends", "chromium"]))?;
+    // Its sandbox is only recommended, but who isn't root needs it.
+    let packages = ["install", "--yes", "--no-install-recommends", "chromium", "chromium-sandbox"];
+    Step::begin("install Chromium by apt").run(apt(&packages))?;
     found().map(Some).ok_or_else(|| "Chromium is installed, but doesn't run: try `chromium --version`.".into())
 }
 
