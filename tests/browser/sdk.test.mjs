@@ -386,6 +386,7 @@ describe('the SDK', { concurrency: 6 }, () => {
     await settled(page);
     await track(page, 'leaves');
     await page.goto(`${shop.url}/back/other`);
+    await settled(page);
     // There is nothing to load.
     await page.goBack({ waitUntil: 'commit' });
     await until('the page that was left', () => page.evaluate(() => window.cached === true));
