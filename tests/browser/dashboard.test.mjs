@@ -31,6 +31,7 @@ before(async () => {
   await stage.send(shop, events('yesterday', 1_500, (i) => TODAY - 18 * HOUR + i * 20_000));
   await stage.send(shop, events('before', 1_200, (i) => TODAY - 42 * HOUR + i * 20_000));
   await stage.send(shop, events('today', 300, (i) => Math.max(TODAY, Date.now() - i * 9_000)));
+  await until('all is counted', async () => (await stage.ask(shop, 'metric=events&last=7d')).results[0]?.values.events.value === 3_000);
 });
 
 /** Events of a shop with something in every dimension, at the times that `at` says. */
