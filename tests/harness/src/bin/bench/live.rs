@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use crate::load::Load;
-use crate::machine::{Machine, Usage, open_files};
+use crate::machine::{Machine, Usage, open_files, waited_for_cpu_s};
 use crate::readers::{self, Door, Freshness, Reader, STALLED_VIEWS};
 
 /// What must hold.
@@ -46,6 +46,8 @@ struct Measured {
     freshness: Freshness,
     events_per_s: f64,
     socket_bytes_per_s: f64,
+    /// How much of the time something waited for a CPU: more than its own load says that others took part.
+    waited_for_cpu_percent: f64,
     /// By process: CPU in percent of a core, memory in MiB.
     used: Vec<(&'static str, f64, f64)>,
 }
@@ -107,6 +109,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     say("measured_s", json!(args.seconds));
     say("events_per_s", rounded(alone.events_per_s));
     say("entering_s", rounded(entering_s));
+    say("waited_for_cpu_percent", rounded(alone.waited_for_cpu_percent));
     say("samples", json!(alone.freshness.samples()));
     let (p50, p99) = (alone.freshness.quantile_ms(0.5), alone.freshness.quantile_ms(0.99));
     say("freshness_p50_ms", rounded(p50));
@@ -126,6 +129,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     say("stalled_readers_kept", rounded(kept / STALLED_VIEWS.min(views.len()) as f64));
     let (stalled_p50, stalled_p99) = (beside.freshness.quantile_ms(0.5), beside.freshness.quantile_ms(0.99));
     say("beside_stalled_events_per_s", rounded(beside.events_per_s));
+    say("beside_stalled_waited_for_cpu_percent", rounded(beside.waited_for_cpu_percent));
     say("beside_stalled_freshness_p50_ms", rounded(stalled_p50));
     say("beside_stalled_freshness_p99_ms", rounded(stalled_p99));
     say("beside_stalled_p50_ratio", rounded(stalled_p50 / p50));
@@ -152,6 +156,9 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
             ok = false;
         }
     }
+    if !ok {
+        eprintln!("if something waited for a CPU most of the time, close what else runs");
+    }
     Ok(ok)
 }
 
@@ -177,12 +184,14 @@ async fn measure(
     };
     let bytes = |readers: &[Reader]| readers.iter().map(Reader::received_bytes).sum::<u64>() as f64;
     let entered = readers::read(entered, Instant::now() + WARM_UP).await?;
+    let before_waited_s = waited_for_cpu_s();
     let (before, before_bytes) = (usages()?, bytes(&entered));
     let began = Instant::now();
     let to = began + Duration::from_secs(args.seconds);
     let entered = readers::read(entered, to + GRACE).await?;
     let wall_s = began.elapsed().as_secs_f64();
     let after = usages()?;
+    let waited_s = waited_for_cpu_s() - before_waited_s;
     let acks = load.acks().await?;
     let mut freshness = Freshness::default();
     for reader in &entered {
@@ -198,6 +207,7 @@ async fn measure(
         freshness,
         events_per_s: events as f64 / args.seconds as f64,
         socket_bytes_per_s: (bytes(&entered) - before_bytes) / entered.len() as f64 / wall_s,
+        waited_for_cpu_percent: 100.0 * waited_s / wall_s,
         used: used.collect(),
     };
     Ok((entered, measured))

@@ -84,3 +84,11 @@ impl Usage {
         100.0 * (self.cpu_s - earlier.cpu_s) / self.at.duration_since(earlier.at).as_secs_f64().max(1e-3)
     }
 }
+
+/// How long something has waited for a CPU since the machine started, in seconds; none where the kernel doesn't say.
+pub(crate) fn waited_for_cpu_s() -> f64 {
+    let pressure = fs::read_to_string("/proc/pressure/cpu").unwrap_or_default();
+    let total =
+        pressure.lines().find_map(|line| line.strip_prefix("some ")?.rsplit_once("total=")?.1.parse::<f64>().ok());
+    total.map_or(f64::NAN, |us| us / 1e6)
+}
