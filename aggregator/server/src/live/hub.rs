@@ -318,6 +318,9 @@ impl Hub {
         self.answering -= 1;
         if let Some(followed) = self.by_client.get_mut(client) {
             followed.answering = false;
+            if followed.views.is_empty() {
+                self.by_client.remove(client);
+            }
         }
         let Some(slot) = self.slots.get_mut(&view) else { return };
         let StoreState::Answering { pending, lost, again, .. } = std::mem::replace(&mut slot.store, StoreState::Idle)
@@ -481,6 +484,10 @@ impl Hub {
         }
         if let Some(due) = slot.due {
             self.due.remove(&(due, view));
+        }
+        if self.slots.is_empty() {
+            // Nothing happens any more that would tell it.
+            metrics::set_live(0, 0);
         }
         Some(slot)
     }
