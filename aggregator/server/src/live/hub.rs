@@ -30,8 +30,8 @@ const CLIENT_BYTES_MAX: usize = 256 << 20;
 const KEEP_MS: i64 = 30_000;
 /// How often clients are marked as watched, in ms.
 const WATCH_MS: i64 = 2_000;
-/// Views that are answered from the store at a time, one of a client; how long one may take, and the first may wait, and
-/// when one that failed is tried again.
+/// Views that are answered from the store at a time; how long one may take, and the first may wait, and when one that failed is
+/// tried again.
 const ANSWERS_MAX: usize = 2;
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 const WAIT_MS: i64 = 5_000;
@@ -81,8 +81,8 @@ pub(crate) struct Asked {
 struct Followed {
     views: Vec<u64>,
     bytes: usize,
-    /// One of its views is being answered.
-    answering: bool,
+    /// Views that are being answered.
+    answering: usize,
 }
 
 /// A view's place.
@@ -232,7 +232,7 @@ impl Hub {
         }
         let followed = self.by_client.entry(asked.client.clone()).or_default();
         if self.slots.len() >= VIEWS_MAX || followed.views.len() >= CLIENT_VIEWS_MAX || self.bytes >= BYTES_MAX {
-            if followed.views.is_empty() {
+            if followed.views.is_empty() && followed.answering == 0 {
                 self.by_client.remove(&asked.client);
             }
             return Err(LiveError::Busy);
@@ -275,30 +275,23 @@ impl Hub {
         }
     }
 
-    /// Begins to answer what waits, as far as there are turns.
+    /// Begins to answer what waits, as far as there are turns: a client whose view is being answered goes after all others.
     fn answer_next(&mut self, now: i64) {
-        let mut at = 0;
-        while self.answering < ANSWERS_MAX
-            && let Some(&view) = self.queue.get(at)
-        {
-            let Some(slot) = self.slots.get_mut(&view) else {
-                self.queue.remove(at);
-                continue;
+        while self.answering < ANSWERS_MAX && !self.queue.is_empty() {
+            let is_other = |view: &u64| {
+                let client = self.slots.get(view).map(|slot| &slot.asked.client);
+                client.and_then(|client| self.by_client.get(client)).is_none_or(|followed| followed.answering == 0)
             };
+            let at = self.queue.iter().position(is_other).unwrap_or(0);
+            let Some(view) = self.queue.remove(at) else { return };
+            let Some(slot) = self.slots.get_mut(&view) else { continue };
             let client = slot.asked.client.clone();
             let waited = if let StoreState::Queued(since) = slot.store { now - since } else { 0 };
             if slot.view.is_none() && waited > WAIT_MS {
-                self.queue.remove(at);
                 self.fail(view, LiveError::Busy);
                 continue;
             }
-            let followed = self.by_client.entry(client.clone()).or_default();
-            if followed.answering {
-                at += 1;
-                continue;
-            }
-            self.queue.remove(at);
-            followed.answering = true;
+            self.by_client.entry(client.clone()).or_default().answering += 1;
             self.answering += 1;
             slot.store = StoreState::Answering { pending: Vec::new(), cells: 0, lost: false, again: false };
             let (cells, plan, events) = (self.cells.clone(), slot.plan.at(now), self.feed.events());
@@ -317,8 +310,8 @@ impl Hub {
     fn answered(&mut self, view: u64, client: &ClientId, answered: Result<Answered, LiveError>, now: i64) {
         self.answering -= 1;
         if let Some(followed) = self.by_client.get_mut(client) {
-            followed.answering = false;
-            if followed.views.is_empty() {
+            followed.answering -= 1;
+            if followed.views.is_empty() && followed.answering == 0 {
                 self.by_client.remove(client);
             }
         }
@@ -478,7 +471,7 @@ impl Hub {
         if let Some(followed) = self.by_client.get_mut(&slot.asked.client) {
             followed.views.retain(|other| *other != view);
             followed.bytes -= slot.bytes;
-            if followed.views.is_empty() && !followed.answering {
+            if followed.views.is_empty() && followed.answering == 0 {
                 self.by_client.remove(&slot.asked.client);
             }
         }
