@@ -1,17 +1,27 @@
 //! Whom someone looks at, as far as acks have told: only their events are worth a cut of their own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use catchment_cells::ClientId;
 
 use crate::limits::{OUTBOX_FRAMES_MAX, WATCHED_MAX};
 
-/// The clients of a shard that are watched. It starts anew with the process: all that it costs is that a figure comes later.
+/// How long it counts that nobody looks at a client, in ms: someone may have begun to since.
+const UNWATCHED_MS: i64 = 10_000;
+
+/// Which clients of a shard are watched. It starts anew with the process: all that it costs is that a figure comes later.
 #[derive(Debug, Default)]
 pub struct Watching {
-    watched: BTreeSet<ClientId>,
+    told: BTreeMap<ClientId, Told>,
     /// The clients of frames that are not acked, by number.
     sent: BTreeMap<u64, Vec<ClientId>>,
+}
+
+/// What the last ack told of a client.
+#[derive(Debug)]
+struct Told {
+    watched: bool,
+    at: i64,
 }
 
 impl Watching {
@@ -25,25 +35,26 @@ impl Watching {
 
     /// Learns from a frame's ack: someone looks at one of its clients, or at none of them. Who else was in a frame with one
     /// that is watched counts as watched, until a frame without that one tells better.
-    pub fn on_ack(&mut self, number: u64, watched: bool) {
-        let Some(clients) = self.sent.remove(&number) else { return };
-        for client in clients {
-            if !watched {
-                self.watched.remove(&client);
-            } else if self.watched.len() < WATCHED_MAX {
-                self.watched.insert(client);
+    pub fn on_ack(&mut self, number: u64, watched: bool, now: i64) {
+        for client in self.sent.remove(&number).unwrap_or_default() {
+            if self.told.len() >= WATCHED_MAX {
+                self.told.retain(|_, told| told.watched);
+            }
+            if self.told.len() < WATCHED_MAX || self.told.contains_key(&client) {
+                self.told.insert(client, Told { watched, at: now });
             }
         }
     }
 
-    /// Whether someone looks at a client.
-    pub fn is_watched(&self, client: &ClientId) -> bool {
-        self.watched.contains(client)
+    /// Whether someone may look at a client: so it is until an ack tells otherwise, and again some time after.
+    pub fn may_be_watched(&self, client: &ClientId, now: i64) -> bool {
+        let told = self.told.get(client);
+        told.is_none_or(|told| told.watched || !(0..UNWATCHED_MS).contains(&(now - told.at)))
     }
 
     /// The clients that someone looks at.
     pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
-        self.watched.iter()
+        self.told.iter().filter(|(_, told)| told.watched).map(|(client, _)| client)
     }
 }
 
@@ -59,14 +70,17 @@ mod tests {
         watching.on_cut(1, vec![a.clone(), b.clone()]);
         watching.on_cut(2, vec![b.clone()]);
         watching.on_cut(3, vec![a.clone()]);
-        watching.on_ack(1, true);
+        assert!(watching.may_be_watched(&a, 0), "nothing was told");
+        watching.on_ack(1, true, 0);
         assert_eq!(watching.clients().collect::<Vec<_>>(), [&a, &b], "one of them is");
-        watching.on_ack(2, false);
-        assert!(watching.is_watched(&a) && !watching.is_watched(&b), "it wasn't b");
-        watching.on_ack(2, true);
-        assert!(!watching.is_watched(&b), "an ack that comes again tells nothing");
-        watching.on_ack(3, false);
-        assert!(!watching.is_watched(&a));
+        watching.on_ack(2, false, 0);
+        assert_eq!(watching.clients().collect::<Vec<_>>(), [&a], "it wasn't b");
+        assert!(watching.may_be_watched(&a, 1) && !watching.may_be_watched(&b, 1));
+        assert!(watching.may_be_watched(&b, UNWATCHED_MS), "someone may have begun to look");
+        watching.on_ack(2, true, 0);
+        assert_eq!(watching.clients().collect::<Vec<_>>(), [&a], "an ack that comes again tells nothing");
+        watching.on_ack(3, false, 0);
+        assert_eq!(watching.clients().count(), 0);
     }
 
     #[test]
@@ -76,9 +90,14 @@ mod tests {
             watching.on_cut(number, vec![ClientId::new("a").unwrap()]);
         }
         assert_eq!(watching.sent.len() as u64, OUTBOX_FRAMES_MAX);
-        watching.on_ack(0, true);
+        watching.on_ack(0, true, 0);
         assert_eq!(watching.clients().count(), 0, "forgotten");
-        watching.on_ack(2 * OUTBOX_FRAMES_MAX - 1, true);
+        watching.on_ack(2 * OUTBOX_FRAMES_MAX - 1, true, 0);
         assert_eq!(watching.clients().count(), 1);
+        let clients = (0..2 * WATCHED_MAX).map(|n| ClientId::new(&format!("c{n}")).unwrap()).collect();
+        watching.on_cut(1, clients);
+        watching.on_ack(1, false, 0);
+        assert!(watching.told.len() <= WATCHED_MAX);
+        assert_eq!(watching.clients().count(), 1, "who is watched stays");
     }
 }

@@ -212,7 +212,7 @@ impl Shard {
     }
 
     fn answer(&self, config: &Config, client: &ClientId, outcome: Option<Outcome>) -> Result<Response, Refusal> {
-        let watched = self.core.borrow().as_ref().is_some_and(|core| core.watching.is_watched(client));
+        let watched = self.core.borrow().as_ref().is_some_and(|core| core.watching.may_be_watched(client, now()));
         let flush_ms = if watched { FLUSH_MS_WATCHED } else { FLUSH_MS };
         outcome.map(|outcome| accepted(&outcome, flush_ms, config.map.epoch)).ok_or(Refusal::Unavailable)
     }
@@ -475,7 +475,7 @@ impl Core {
                 console_warn!("a frame of {shard}: {} ({}): {verdict:?}", ack.status.as_str(), ack.detail);
             }
             match verdict {
-                Verdict::Next if ack.status == Status::Stored => self.watching.on_ack(number, ack.watched),
+                Verdict::Next if ack.status == Status::Stored => self.watching.on_ack(number, ack.watched, now),
                 Verdict::Next => {}
                 Verdict::Resend => return Ok(()),
                 Verdict::Restart => return self.restart_producer(0, now),
