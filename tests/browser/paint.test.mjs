@@ -23,8 +23,9 @@ test('200 clicks in the shop are painted on the dashboard within a second', asyn
   const { url } = await stage.shop(client.write_key);
   // A window each, side by side: a browser lets what nobody sees rest.
   const [shop, dashboard] = [await chromium.newPage(), await chromium.newPage()];
-  await shop.goto(`${url}/products/brass-pen`);
   await dashboard.goto(`${stage.aggregator}/#key=${client.read_key}`);
+  await dashboard.waitForSelector('[data-connection=live]');
+  await shop.goto(`${url}/products/brass-pen`);
   await dashboard.waitForSelector('[data-panel=products] [data-row=brass-pen]');
 
   // Both write down times of one clock: what was clicked, and each frame that began after a new number was painted.
