@@ -271,6 +271,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
     const client = await stage.client('still');
     await stage.send(client, events('one', 40, () => Date.now()));
     const page = await open(client);
+    await page.waitForSelector('[data-panel=pages][data-state=ready]');
     await same(page, client, 'last=1d');
     await sleep(1_000);
     await page.evaluate(() => {

@@ -167,9 +167,9 @@ impl Collector {
         self.open.first_received_at
     }
 
-    /// Whether a client has cells that wait.
-    pub fn has(&self, client: &ClientId) -> bool {
-        self.open.cells.0.contains_key(client)
+    /// The clients that have cells that wait.
+    pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
+        self.open.cells.0.keys()
     }
 
     /// Whether a cut is due for the size of what waits.

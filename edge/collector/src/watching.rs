@@ -52,6 +52,11 @@ impl Watching {
         told.is_none_or(|told| told.watched || !(0..UNWATCHED_MS).contains(&(now - told.at)))
     }
 
+    /// Whether a client's events are worth a cut of their own: someone looks, or nothing was ever told.
+    pub fn is_urgent(&self, client: &ClientId) -> bool {
+        self.told.get(client).is_none_or(|told| told.watched)
+    }
+
     /// The clients that someone looks at.
     pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
         self.told.iter().filter(|(_, told)| told.watched).map(|(client, _)| client)
@@ -70,12 +75,13 @@ mod tests {
         watching.on_cut(1, vec![a.clone(), b.clone()]);
         watching.on_cut(2, vec![b.clone()]);
         watching.on_cut(3, vec![a.clone()]);
-        assert!(watching.may_be_watched(&a, 0), "nothing was told");
+        assert!(watching.may_be_watched(&a, 0) && watching.is_urgent(&a), "nothing was told");
         watching.on_ack(1, true, 0);
         assert_eq!(watching.clients().collect::<Vec<_>>(), [&a, &b], "one of them is");
         watching.on_ack(2, false, 0);
         assert_eq!(watching.clients().collect::<Vec<_>>(), [&a], "it wasn't b");
         assert!(watching.may_be_watched(&a, 1) && !watching.may_be_watched(&b, 1));
+        assert!(watching.is_urgent(&a) && !watching.is_urgent(&b));
         assert!(watching.may_be_watched(&b, UNWATCHED_MS), "someone may have begun to look");
         watching.on_ack(2, true, 0);
         assert_eq!(watching.clients().collect::<Vec<_>>(), [&a], "an ack that comes again tells nothing");

@@ -372,7 +372,7 @@ impl Core {
         }
         Some(if self.outbox.is_failing() {
             since + CUT_MS_FAILING
-        } else if self.watching.clients().any(|client| self.collector.has(client)) {
+        } else if self.collector.clients().any(|client| self.watching.is_urgent(client)) {
             since + CUT_MS
         } else {
             (since + CUT_MS).max(self.last_cut_at + CUT_EVERY_MS).min(since + CUT_EVERY_MS)
