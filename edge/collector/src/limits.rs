@@ -63,5 +63,5 @@ const _: () = assert!(
     MEASURE_NAMES_MAX * (DIGEST_IMAGE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16_384 <= FRAME_BYTES_MAX,
     "a frame takes any one cell"
 );
-/// Clients of one shard of whom it is known whether they are watched; more are merely seen later.
+/// Clients of one shard of whom it is known whether they are watched; of more it isn't known, and they are cut for.
 pub const WATCHED_MAX: usize = 10_000;

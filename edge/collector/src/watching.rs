@@ -1,4 +1,5 @@
-//! Whom someone looks at, as far as acks have told: only their events are worth a cut of their own.
+//! Whom someone looks at, as far as acks have told. Only their events, and those of clients of whom nothing was told, are worth a
+//! cut of their own.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +10,7 @@ use crate::limits::{OUTBOX_FRAMES_MAX, WATCHED_MAX};
 /// How long it counts that nobody looks at a client, in ms: someone may have begun to since.
 const UNWATCHED_MS: i64 = 10_000;
 
-/// Which clients of a shard are watched. It starts anew with the process: all that it costs is that a figure comes later.
+/// Which clients of a shard are watched. It starts anew with the process, which costs a cut for each client.
 #[derive(Debug, Default)]
 pub struct Watching {
     told: BTreeMap<ClientId, Told>,

@@ -2,7 +2,7 @@
 //!
 //! The writer feeds the cells of clients that are looked at ([`Feed`]) to the hub ([`Hub`]), one thread that owns every view. A view's
 //! readers share its encoded updates; each is woken, takes the newest, or, if it missed some, asks for all that
-//! changed since. A reader that stalls thus holds up nobody and costs nothing.
+//! changed since. A reader that stalls thus holds up nobody, and nothing is queued for it here.
 
 mod feed;
 mod hub;
