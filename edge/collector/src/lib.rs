@@ -1,9 +1,9 @@
 //! Events in, frames out: everything that a shard decides, without storage, HTTP or a clock.
 //!
-//! A host (the Durable Object of `edge/worker`, a test) reads a [`Request`], writes it to its log as a [`LogRow`], hands the row
-//! to [`Collector::apply`], and answers with the [`Outcome`]s. From time to time it [`cut`](Collector::cut)s, stores what the
-//! [`Cut`] holds in one transaction, and ships the frames, whose acks the [`Outbox`] judges. Rebuilding a collector from its
-//! [`Meta`], its [`IdsRow`]s and the log rows since the last cut gives the same collector.
+//! A host (the Durable Object of `edge/worker`, a test) reads a [`Request`] and hands it to a [`Shard`], which writes it to its log
+//! as a [`LogRow`], applies the row to the [`Collector`], and says the [`Outcome`]s. From time to time the shard cuts: it stores
+//! what the [`Cut`] holds in one transaction, and has the frames shipped, whose acks the [`Outbox`] judges. Rebuilding a collector
+//! from its [`Meta`], its [`IdsRow`]s and the log rows since the last cut gives the same collector.
 
 mod collector;
 mod event;
@@ -14,6 +14,7 @@ mod outbox;
 mod reason;
 mod request;
 mod rows;
+pub mod shard;
 mod watching;
 
 pub use collector::{Collector, Cut, CutFrame, Outcome, Rejected};
@@ -22,4 +23,5 @@ pub use outbox::{Outbox, Verdict};
 pub use reason::Reason;
 pub use request::{Claims, Device, Request, RequestError, Visitor};
 pub use rows::{IdsRow, LogRow, Meta};
+pub use shard::Shard;
 pub use watching::Watching;

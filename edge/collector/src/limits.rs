@@ -44,6 +44,8 @@ pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 pub const OUTBOX_FRAMES_MAX: u64 = 256;
 /// Frames of one cut; the largest that could be made has nine.
 pub const CUT_FRAMES_MAX: u64 = 16;
+/// Frames in one POST.
+pub const POST_FRAMES_MAX: u64 = 64;
 /// Frames kept aside because their home refused them.
 pub const PARKED_MAX: u64 = 64;
 

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 
 use catchment_cells::codec::DecodeError;
 use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX};
-use catchment_collector::{IdsRow, LogRow, Meta};
+use catchment_collector::{IdsRow, LogRow, Meta, shard};
 use thiserror::Error;
 use worker::js_sys::{Function, Reflect};
 use worker::wasm_bindgen::closure::Closure;
@@ -33,6 +33,9 @@ pub(crate) enum StorageError {
     /// The platform refused.
     #[error("storage failed: {0}")]
     Sql(String),
+    /// What is stored contradicts itself.
+    #[error("what is stored contradicts itself: {0}")]
+    Broken(String),
     /// A row is not what this code writes.
     #[error("a row of {0} can't be read: {1}")]
     Row(&'static str, DecodeError),
@@ -65,66 +68,6 @@ impl Storage {
             transaction.call1(&self.object, &callback)
         };
         call().map(drop).map_err(|error: JsValue| StorageError::Sql(format!("{error:?}")))
-    }
-
-    /// The shard's state as of its last cut; `None` where there never was one.
-    pub(crate) fn meta(&self) -> Result<Option<Meta>, StorageError> {
-        let row = self.read("SELECT slot, row FROM meta WHERE slot = ?", &[0])?;
-        row.map(|(_, bytes)| Meta::decode(&bytes).map_err(|error| StorageError::Row("meta", error))).transpose()
-    }
-
-    /// Writes the state.
-    pub(crate) fn put_meta(&self, meta: &Meta) -> Result<(), StorageError> {
-        self.sql.exec("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])?;
-        Ok(())
-    }
-
-    /// Visits the rows of the log from number `from` on, ascending: one at a time is in memory.
-    pub(crate) fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), StorageError> {
-        self.visit("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from], |n, bytes| {
-            visit(n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?);
-            Ok(())
-        })
-    }
-
-    /// Writes row `n` of the log.
-    pub(crate) fn put_log(&self, n: u64, row: &LogRow) -> Result<(), StorageError> {
-        self.put("INSERT OR REPLACE INTO log (slot, n, row) VALUES (?, ?, ?)", n, LOG_ROWS_MAX, row.encode())
-    }
-
-    /// The frame with a number.
-    pub(crate) fn frame(&self, n: u64) -> Result<Option<Vec<u8>>, StorageError> {
-        let row = self.read("SELECT n, row FROM outbox WHERE slot = ? AND n = ?", &[n % OUTBOX_FRAMES_MAX, n])?;
-        Ok(row.map(|(_, bytes)| bytes))
-    }
-
-    /// Writes the frame with a number.
-    pub(crate) fn put_frame(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
-        self.put("INSERT OR REPLACE INTO outbox (slot, n, row) VALUES (?, ?, ?)", n, OUTBOX_FRAMES_MAX, frame)
-    }
-
-    /// Visits the rows of ids with the numbers `from..to`, ascending: one at a time is in memory.
-    pub(crate) fn read_ids(&self, from: u64, to: u64, mut visit: impl FnMut(IdsRow)) -> Result<(), StorageError> {
-        self.visit("SELECT n, row FROM ids WHERE n >= ? AND n < ? ORDER BY n", &[from, to], |n, bytes| {
-            visit(IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))?);
-            Ok(())
-        })
-    }
-
-    /// The row of ids with a number.
-    pub(crate) fn ids(&self, n: u64) -> Result<Option<IdsRow>, StorageError> {
-        let row = self.read("SELECT n, row FROM ids WHERE slot = ? AND n = ?", &[n % IDS_ROWS_MAX, n])?;
-        row.map(|(n, bytes)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))).transpose()
-    }
-
-    /// Writes a row of ids.
-    pub(crate) fn put_ids(&self, row: &IdsRow) -> Result<(), StorageError> {
-        self.put("INSERT OR REPLACE INTO ids (slot, n, row) VALUES (?, ?, ?)", row.n, IDS_ROWS_MAX, row.encode())
-    }
-
-    /// Keeps the `n`-th frame that was parked, for good.
-    pub(crate) fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
-        self.put("INSERT INTO parked (slot, n, row) VALUES (?, ?, ?)", n, PARKED_MAX, frame)
     }
 
     fn put(&self, statement: &str, n: u64, slots: u64, row: Vec<u8>) -> Result<(), StorageError> {
@@ -164,5 +107,63 @@ impl Storage {
             }
         }
         Ok(())
+    }
+}
+
+impl shard::Storage for Storage {
+    type Error = StorageError;
+
+    fn broken(&self, what: String) -> StorageError {
+        StorageError::Broken(what)
+    }
+
+    fn meta(&self) -> Result<Option<Meta>, StorageError> {
+        let row = self.read("SELECT slot, row FROM meta WHERE slot = ?", &[0])?;
+        row.map(|(_, bytes)| Meta::decode(&bytes).map_err(|error| StorageError::Row("meta", error))).transpose()
+    }
+
+    fn put_meta(&self, meta: &Meta) -> Result<(), StorageError> {
+        self.sql.exec("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])?;
+        Ok(())
+    }
+
+    fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), StorageError> {
+        self.visit("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from], |n, bytes| {
+            visit(n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?);
+            Ok(())
+        })
+    }
+
+    fn put_log(&self, n: u64, row: &LogRow) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO log (slot, n, row) VALUES (?, ?, ?)", n, LOG_ROWS_MAX, row.encode())
+    }
+
+    fn frame(&self, n: u64) -> Result<Option<Vec<u8>>, StorageError> {
+        let row = self.read("SELECT n, row FROM outbox WHERE slot = ? AND n = ?", &[n % OUTBOX_FRAMES_MAX, n])?;
+        Ok(row.map(|(_, bytes)| bytes))
+    }
+
+    fn put_frame(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO outbox (slot, n, row) VALUES (?, ?, ?)", n, OUTBOX_FRAMES_MAX, frame)
+    }
+
+    fn read_ids(&self, from: u64, to: u64, mut visit: impl FnMut(IdsRow)) -> Result<(), StorageError> {
+        self.visit("SELECT n, row FROM ids WHERE n >= ? AND n < ? ORDER BY n", &[from, to], |n, bytes| {
+            visit(IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))?);
+            Ok(())
+        })
+    }
+
+    fn ids(&self, n: u64) -> Result<Option<IdsRow>, StorageError> {
+        let row = self.read("SELECT n, row FROM ids WHERE slot = ? AND n = ?", &[n % IDS_ROWS_MAX, n])?;
+        row.map(|(n, bytes)| IdsRow::decode(n, &bytes).map_err(|error| StorageError::Row("ids", error))).transpose()
+    }
+
+    fn put_ids(&self, row: &IdsRow) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO ids (slot, n, row) VALUES (?, ?, ?)", row.n, IDS_ROWS_MAX, row.encode())
+    }
+
+    fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {
+        self.put("INSERT INTO parked (slot, n, row) VALUES (?, ?, ?)", n, PARKED_MAX, frame)
     }
 }

@@ -1,0 +1,392 @@
+//! A shard: what its host does for it is storage, timers and sending; all else is decided here.
+//!
+//! A host takes a request with [`Shard::submit`], commits the group of those that wait with [`Shard::commit`], and answers each with its
+//! outcome once the commit is durable. When [`Shard::due_at`] says so it [`cut`](Shard::cut)s, sends the [`Post`] of
+//! [`Shard::post`], and hands what came back to [`Shard::judge`]. `commit`, `cut` and `judge` each run within one transaction of
+//! storage; where it fails, the host drops the shard and [`load`](Shard::load)s it again, so that memory never runs ahead.
+
+use std::time::Duration;
+
+use catchment_cells::ack::{Ack, Status};
+use catchment_cells::frame::Producer;
+use catchment_cells::limits::POST_BYTES_MAX;
+use catchment_cells::route::is_backfill;
+use catchment_cells::{ClientId, Secret};
+use serde::Serialize;
+
+use crate::collector::{Collector, Outcome};
+use crate::hop::Hop;
+use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POST_FRAMES_MAX};
+use crate::outbox::{Outbox, Verdict};
+use crate::request::Request;
+use crate::rows::{IdsRow, LogRow, Meta};
+use crate::watching::Watching;
+
+/// How long requests are collected for one commit, in ms, counted from the last commit: an idle shard commits at once.
+const GROUP_MS: i64 = 50;
+/// How long events wait for a cut, in ms; while the home can't be reached, when more frames would only fill the outbox, longer.
+const CUT_MS: i64 = 200;
+const CUT_MS_FAILING: i64 = 60_000;
+/// The least time between two cuts while nobody watches, in ms. The first event after a quiet time doesn't wait: someone may have
+/// begun to watch, which its ack tells.
+const CUT_EVERY_MS: i64 = 5_000;
+/// How often senders should flush, in ms: while someone watches, and while nobody does.
+const FLUSH_MS_WATCHED: u32 = 500;
+const FLUSH_MS: u32 = 5_000;
+
+/// A shard's rows. What is put within one transaction of the host is kept as a whole or not at all.
+pub trait Storage {
+    /// Why storage can't be used.
+    type Error;
+
+    /// Says that what is stored contradicts itself.
+    fn broken(&self, what: String) -> Self::Error;
+
+    /// The shard's state as of its last cut; `None` where there never was one.
+    fn meta(&self) -> Result<Option<Meta>, Self::Error>;
+
+    /// Writes the state.
+    fn put_meta(&self, meta: &Meta) -> Result<(), Self::Error>;
+
+    /// Visits the rows of the log from number `from` on, ascending: one at a time is in memory.
+    fn read_log(&self, from: u64, visit: impl FnMut(u64, LogRow)) -> Result<(), Self::Error>;
+
+    /// Writes row `n` of the log, over the one that lies the ring's size before it.
+    fn put_log(&self, n: u64, row: &LogRow) -> Result<(), Self::Error>;
+
+    /// The frame with a number, if it is still there.
+    fn frame(&self, n: u64) -> Result<Option<Vec<u8>>, Self::Error>;
+
+    /// Writes the frame with a number, over the one that lies the ring's size before it.
+    fn put_frame(&self, n: u64, frame: Vec<u8>) -> Result<(), Self::Error>;
+
+    /// Visits the rows of ids with the numbers `from..to`, ascending: one at a time is in memory.
+    fn read_ids(&self, from: u64, to: u64, visit: impl FnMut(IdsRow)) -> Result<(), Self::Error>;
+
+    /// The row of ids with a number, if it is still there.
+    fn ids(&self, n: u64) -> Result<Option<IdsRow>, Self::Error>;
+
+    /// Writes a row of ids, over the one that lies the ring's size before it.
+    fn put_ids(&self, row: &IdsRow) -> Result<(), Self::Error>;
+
+    /// Keeps the `n`-th frame that was parked, for good.
+    fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), Self::Error>;
+}
+
+/// A shard in memory, over storage `S`. `R` is what the host answers a request with.
+#[derive(Debug)]
+pub struct Shard<S, R> {
+    storage: S,
+    collector: Collector,
+    outbox: Outbox,
+    watching: Watching,
+    log_next: u64,
+    waiting: Vec<(Request, R)>,
+    waiting_bytes: usize,
+    waiting_events: usize,
+    committed_at: i64,
+    /// 0 after a restart.
+    last_cut_at: i64,
+}
+
+/// Frames for one POST.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Post {
+    /// The region they are for.
+    pub home: String,
+    /// The number of the first.
+    pub first: u64,
+    /// Each behind its length, a little-endian u32.
+    pub frames: Vec<u8>,
+    /// How many.
+    pub count: usize,
+}
+
+/// What was thought of an ack that is not simply one of a stored frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Judgement {
+    /// What the home said.
+    pub status: Status,
+    /// Why.
+    pub detail: String,
+    /// What was done.
+    pub verdict: Verdict,
+}
+
+/// How a shard is, for its operator.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Health {
+    /// Rows of the log that are not cut.
+    pub log_rows: u64,
+    /// Frames that are not acked.
+    pub outbox_frames: u64,
+    /// Frames that their home refused for good.
+    pub parked: u64,
+    /// The producer's nonce.
+    pub nonce: u64,
+    /// Clients that someone looks at.
+    pub watched: usize,
+}
+
+impl<S: Storage, R> Shard<S, R> {
+    /// Rebuilds a shard from storage. One whose storage is new takes its name and its region from its first request, and a nonce that
+    /// no other storage of this shard has; without a request there is none.
+    pub fn load(storage: S, secret: &Secret, first: Option<(&Hop, u64)>) -> Result<Option<Self>, S::Error> {
+        let meta = match (storage.meta()?, first) {
+            (Some(meta), _) => meta,
+            (None, Some((hop, nonce))) => {
+                let producer = Producer::new(nonce, &hop.placement.shard);
+                let producer = producer.map_err(|error| storage.broken(error.to_string()))?;
+                let meta = Meta::new(producer, &hop.placement.region);
+                storage.put_meta(&meta)?;
+                meta
+            }
+            (None, None) => return Ok(None),
+        };
+        let mut collector = Collector::new(secret.clone(), meta.clone());
+        storage.read_ids(meta.ids_first, meta.ids_next, |row| collector.restore_ids(row))?;
+        let mut log_next = meta.folded_through;
+        let mut committed_at = 0;
+        storage.read_log(meta.folded_through, |n, row| {
+            collector.apply(&row);
+            log_next = n + 1;
+            committed_at = row.received_at;
+        })?;
+        Ok(Some(Shard {
+            outbox: Outbox::new(&meta),
+            storage,
+            collector,
+            watching: Watching::default(),
+            log_next,
+            waiting: Vec::new(),
+            waiting_bytes: 0,
+            waiting_events: 0,
+            committed_at,
+            last_cut_at: 0,
+        }))
+    }
+
+    /// Its rows.
+    pub fn storage(&self) -> &S {
+        &self.storage
+    }
+
+    /// Its state as of the last cut.
+    pub fn meta(&self) -> &Meta {
+        self.collector.meta()
+    }
+
+    /// Counts a request that was refused as a whole.
+    pub fn count_refused(&mut self, client: &ClientId, now: i64) {
+        self.collector.count_refused(client, now);
+    }
+
+    /// Whether a request would make the group that waits too large: commit that first.
+    pub fn overflows(&self, request: &Request) -> bool {
+        self.waiting_bytes + request.bytes() > LOG_ROW_BYTES || self.waiting_events + request.len() > LOG_ROW_EVENTS
+    }
+
+    /// Whether so many more events may wait: what is due to be cut could be, and log and ids have room. A cut may make some.
+    pub fn has_room_for(&self, events: usize) -> bool {
+        let rows = self.log_next - self.meta().folded_through;
+        !self.collector.is_cut_due() && rows < LOG_ROWS_MAX && self.collector.has_room_for(self.waiting_events + events)
+    }
+
+    /// Puts a request into the group that waits.
+    pub fn submit(&mut self, request: Request, reply: R) {
+        self.waiting_bytes += request.bytes();
+        self.waiting_events += request.len();
+        self.waiting.push((request, reply));
+    }
+
+    /// How long the group may still wait; `None`: no longer.
+    pub fn group_ends_in(&self, now: i64) -> Option<Duration> {
+        let wait = self.committed_at + GROUP_MS - now;
+        (wait > 0).then(|| Duration::from_millis(wait.min(GROUP_MS) as u64))
+    }
+
+    /// Commits the group that waits: storage first, then memory. What is answered may leave once the write is durable; where it failed,
+    /// nothing was taken and the group is gone.
+    pub fn commit(&mut self, now: i64) -> Result<Vec<(R, Outcome)>, S::Error> {
+        if self.waiting.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.waiting_bytes = 0;
+        self.waiting_events = 0;
+        let (requests, replies): (Vec<_>, Vec<_>) = std::mem::take(&mut self.waiting).into_iter().unzip();
+        // Time never goes back, whatever the clock does.
+        let row = LogRow { received_at: now.max(self.committed_at), requests };
+        self.committed_at = row.received_at;
+        self.storage.put_log(self.log_next, &row)?;
+        self.log_next += 1;
+        Ok(replies.into_iter().zip(self.collector.apply(&row)).collect())
+    }
+
+    /// Whether a cut is due for the size of what waits.
+    pub fn is_cut_due(&self) -> bool {
+        self.collector.is_cut_due()
+    }
+
+    /// How often a client's senders should flush, in ms.
+    pub fn flush_ms(&self, client: &ClientId, now: i64) -> u32 {
+        if self.watching.may_be_watched(client, now) { FLUSH_MS_WATCHED } else { FLUSH_MS }
+    }
+
+    /// When what waits is to be cut; `None` while nothing waits, or the outbox has no room.
+    pub fn cut_at(&self, now: i64) -> Option<i64> {
+        let since = self.collector.waits_since()?;
+        if self.outbox.is_full(self.meta()) {
+            return None;
+        }
+        // The log's times never go back: after the clock was, there is no telling how long events have waited.
+        if since > now {
+            return Some(now);
+        }
+        Some(if self.outbox.is_failing() {
+            since + CUT_MS_FAILING
+        } else if self.collector.clients().any(|client| self.watching.is_urgent(client)) {
+            since + CUT_MS
+        } else {
+            (since + CUT_MS).max(self.last_cut_at + CUT_EVERY_MS).min(since + CUT_EVERY_MS)
+        })
+    }
+
+    /// When something is to be done: a cut, or a POST.
+    pub fn due_at(&self, now: i64) -> Option<i64> {
+        self.cut_at(now).into_iter().chain(self.outbox.send_at(self.meta())).min()
+    }
+
+    /// Makes frames of what waits, with the ids and the log's position, and forgets ids of events that would be too late by now. Does
+    /// nothing while the outbox has no room.
+    pub fn cut(&mut self, now: i64) -> Result<(), S::Error> {
+        if self.outbox.is_full(self.meta()) {
+            return Ok(());
+        }
+        self.last_cut_at = now;
+        self.forget_expired(now)?;
+        let room = self.outbox.room(self.meta());
+        let Some(cut) = self.collector.cut(now, self.log_next, self.outbox.acked()) else { return Ok(()) };
+        if cut.frames.len() as u64 > room {
+            return Err(self.storage.broken(format!("a cut of {} frames", cut.frames.len())));
+        }
+        for frame in cut.frames {
+            self.storage.put_frame(frame.number, frame.bytes)?;
+            self.watching.on_cut(frame.number, frame.clients);
+        }
+        if let Some(row) = &cut.ids {
+            self.storage.put_ids(row)?;
+        }
+        self.storage.put_meta(&cut.meta)
+    }
+
+    /// Forgets the ids of events that would be too late by now.
+    pub fn forget_expired(&mut self, now: i64) -> Result<(), S::Error> {
+        let backfill = is_backfill(self.meta().producer.shard());
+        let mut forgotten = false;
+        while let Some(n) = self.collector.expired_ids(now, backfill) {
+            let row =
+                self.storage.ids(n)?.ok_or_else(|| self.storage.broken(format!("row {n} of ids is not there")))?;
+            self.collector.forget(&row);
+            forgotten = true;
+        }
+        if forgotten { self.storage.put_meta(self.meta()) } else { Ok(()) }
+    }
+
+    /// The frames to send now, if any.
+    pub fn post(&self, now: i64) -> Result<Option<Post>, S::Error> {
+        let meta = self.meta();
+        if self.outbox.send_at(meta).is_none_or(|at| at > now) {
+            return Ok(None);
+        }
+        let first = self.outbox.acked() + 1;
+        let mut post = Post { home: meta.home.clone(), first, frames: Vec::new(), count: 0 };
+        for n in first..meta.next_frame.min(first + POST_FRAMES_MAX) {
+            let frame = self.storage.frame(n)?.ok_or_else(|| self.storage.broken(format!("frame {n} is not there")))?;
+            if post.frames.len() + frame.len() + 4 > POST_BYTES_MAX {
+                break;
+            }
+            post.frames.extend_from_slice(&(frame.len() as u32).to_le_bytes());
+            post.frames.extend_from_slice(&frame);
+            post.count += 1;
+        }
+        Ok(Some(post))
+    }
+
+    /// Does what the acks of a POST of `count` frames from number `first` on ask for; fewer or more acks than that are none. The nonce
+    /// is for the producer that may have to begin.
+    pub fn judge(
+        &mut self,
+        acks: Vec<Ack>,
+        first: u64,
+        count: usize,
+        nonce: u64,
+        now: i64,
+    ) -> Result<Vec<Judgement>, S::Error> {
+        let mut judgements = Vec::new();
+        if acks.len() != count || count == 0 {
+            self.outbox.on_failure(self.collector.meta(), now);
+            return Ok(judgements);
+        }
+        for (number, ack) in (first..).zip(acks) {
+            let verdict = self.outbox.on_ack(self.collector.meta(), number, &ack, now);
+            if ack.status == Status::Stored {
+                if verdict == Verdict::Next {
+                    self.watching.on_ack(number, ack.watched, now);
+                }
+            } else {
+                judgements.push(Judgement { status: ack.status, detail: ack.detail, verdict });
+            }
+            match verdict {
+                Verdict::Next => continue,
+                Verdict::Resend => {}
+                Verdict::Restart => self.restart_producer(0, nonce, now)?,
+                Verdict::Park(_) => self.park(nonce, now)?,
+            }
+            break;
+        }
+        Ok(judgements)
+    }
+
+    /// Keeps the oldest frame that is not acked aside. Where there is no place for it nothing is thrown away: the backlog grows to
+    /// its bound, and says so.
+    fn park(&mut self, nonce: u64, now: i64) -> Result<(), S::Error> {
+        let parked = self.meta().parked;
+        match self.storage.frame(self.outbox.acked() + 1)? {
+            Some(frame) if parked < PARKED_MAX => {
+                self.storage.park(parked, frame)?;
+                self.restart_producer(1, nonce, now)
+            }
+            _ => {
+                self.outbox.on_failure(self.collector.meta(), now);
+                Ok(())
+            }
+        }
+    }
+
+    /// Goes on as a new producer with the frames that are not acked, after the `parked` oldest of them.
+    fn restart_producer(&mut self, parked: u64, nonce: u64, now: i64) -> Result<(), S::Error> {
+        let base = self.outbox.acked() + parked;
+        let producer = Producer::new(nonce, self.meta().producer.shard());
+        let producer = producer.map_err(|error| self.storage.broken(error.to_string()))?;
+        self.collector.restart_producer(producer, base, parked);
+        for n in base + 1..self.meta().next_frame {
+            let frame = self.storage.frame(n)?.ok_or_else(|| self.storage.broken(format!("frame {n} is not there")))?;
+            let frame = self.collector.readopt(n, &frame).map_err(|error| self.storage.broken(error.to_string()))?;
+            self.storage.put_frame(n, frame)?;
+        }
+        self.outbox.on_restart(base, now);
+        self.storage.put_meta(self.meta())
+    }
+
+    /// How it is.
+    pub fn health(&self) -> Health {
+        let meta = self.meta();
+        Health {
+            log_rows: self.log_next - meta.folded_through,
+            outbox_frames: meta.next_frame - 1 - self.outbox.acked(),
+            parked: meta.parked,
+            nonce: meta.producer.nonce(),
+            watched: self.watching.clients().count(),
+        }
+    }
+}
