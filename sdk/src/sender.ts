@@ -79,9 +79,9 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
         if (answer.rejected?.[0]) extras().then(({ explain }) => explain(answer.rejected!), drop);
       } else {
         silentUntil = now() + Math.min((+response.headers.get("retry-after")! || 0) * 1000, limits.RETRY_AFTER_MS_MAX);
-        // Only the edge may condemn events, not what stands before it. Where the judge can't be loaded, they are dropped: nobody
+        // Only the edge may condemn events, not what stands before it, and "too many" is not their fault. Where the judge can't be loaded, they are dropped: nobody
         // else knows which of them to keep.
-        if (status > 499 || !answer.detail) throw 0;
+        if (status > 499 || status === 429 || !answer.detail) throw 0;
         most = await extras().then(({ judge }) => judge(batch, answer, queue), drop);
         sentAt = -Infinity;
       }

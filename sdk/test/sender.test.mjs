@@ -88,6 +88,17 @@ test("the edge's Retry-After is kept, whoever comes back and whatever goes", asy
   assert.ok(seen[1].at - seen[0].at >= 1_990, `${seen[1].at - seen[0].at} ms`);
 });
 
+test("a 429 of the edge's own is waited out, and nobody judges its events", async (t) => {
+  const refusal = { status: 429, headers: { "retry-after": "1" }, body: { error: "quota", detail: "too many events" } };
+  const judged = t.mock.fn(() => Promise.reject(new Error("no judge")));
+  const server = await start(t, (_, n) => n === 1 && refusal, judged);
+  server.add(item("a"), item("b"));
+  await server.empty();
+  assert.deepEqual(server.seen.map(({ ids }) => ids), [["a", "b"], ["a", "b"]]);
+  assert.ok(server.seen[1].at - server.seen[0].at >= 950);
+  assert.equal(judged.mock.callCount(), 0);
+});
+
 test("a Retry-After that can't be understood is none", async (t) => {
   const headers = { "retry-after": "Wed, 21 Oct 2026 07:28:00 GMT" };
   const { seen, add, empty } = await start(t, (_, n) => n === 1 && { status: 503, headers });

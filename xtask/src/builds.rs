@@ -16,6 +16,12 @@ pub(crate) fn programs(features: &[&str]) -> Result<(), String> {
     Step::begin("build relay, aggregator and harness").run(build)
 }
 
+/// The programs that operators run, in `target/release`: optimised in full.
+pub(crate) fn released() -> Result<(), String> {
+    let build = cargo(&["build", "--release", "-p", "catchment-relay", "-p", "catchment-aggregator"]);
+    Step::begin("build relay and aggregator, optimised").run(build)
+}
+
 /// The SDK, in `target/sdk`: checked, then bundled.
 pub(crate) fn sdk() -> Result<(), String> {
     // Whatever an earlier build left would be published, too.

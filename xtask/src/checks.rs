@@ -56,6 +56,9 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
     Step::begin("test the SDK's parts").run(node_tests("sdk/test", &[])?)?;
+    tools::wrangler()?;
+    let dry_run = node_tests("tests/cloudflare", &[])?;
+    Step::begin("deploy the Worker to Cloudflare, as a dry run").run(dry_run)?;
     builds::dashboard()?;
 
     let runner: &[&str] = if works(cargo(&["nextest", "--version"])) { &["nextest", "run"] } else { &["test"] };

