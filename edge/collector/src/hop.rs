@@ -20,7 +20,7 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// The header's value: `region shard client identity backfill foreign visitor country device`.
+    /// The header's value: `region shard level client identity backfill foreign visitor country device`.
     pub fn to_header(&self) -> String {
         let identity = match self.claims.identity {
             Identity::Daily => 'a',
@@ -29,9 +29,10 @@ impl Hop {
         };
         let country = self.visitor.country.map_or("-".into(), |code| String::from_utf8_lossy(&code).into_owned());
         format!(
-            "{} {} {} {identity} {} {} {:x} {country} {}",
+            "{} {} {} {} {identity} {} {} {:x} {country} {}",
             self.placement.region,
             self.placement.shard,
+            self.placement.level,
             self.claims.client,
             u8::from(self.claims.backfill),
             u8::from(self.claims.ignore_foreign_client),
@@ -42,10 +43,10 @@ impl Hop {
 
     /// Reads the header; `None` if the Worker didn't write it.
     pub fn from_header(text: &str) -> Option<Self> {
-        let [region, shard, client, identity, backfill, foreign, visitor, country, device] =
+        let [region, shard, level, client, identity, backfill, foreign, visitor, country, device] =
             text.split(' ').collect::<Vec<_>>().try_into().ok()?;
         Some(Hop {
-            placement: Placement { region: region.into(), shard: shard.into() },
+            placement: Placement { region: region.into(), shard: shard.into(), level: level.parse().ok()? },
             claims: Claims {
                 client: ClientId::new(client).ok()?,
                 identity: match identity {
@@ -79,7 +80,7 @@ mod tests {
     fn what_the_worker_writes_the_shard_reads() {
         for (country, device) in [(None, None), (Some(*b"DE"), Some(Device::Tablet))] {
             let hop = Hop {
-                placement: Placement { region: "eu".into(), shard: "eu/backfill/shop".into() },
+                placement: Placement { region: "eu".into(), shard: "eu/slice/shop/7".into(), level: 2 },
                 claims: Claims {
                     client: ClientId::new("shop").unwrap(),
                     identity: Identity::Device,
@@ -90,7 +91,7 @@ mod tests {
             };
             assert_eq!(Hop::from_header(&hop.to_header()), Some(hop));
         }
-        for text in ["", "a b c", "eu eu/pool/0 shop x 0 0 0 - 0"] {
+        for text in ["", "a b c", "eu eu/pool/0 0 shop x 0 0 0 - 0", "eu eu/pool/0 x shop a 0 0 0 - 0"] {
             assert_eq!(Hop::from_header(text), None, "{text}");
         }
     }

@@ -67,3 +67,5 @@ const _: () = assert!(
 );
 /// Clients of one shard of whom it is known whether they are watched; of more it isn't known, and they are cut for.
 pub const WATCHED_MAX: usize = 10_000;
+/// Clients of one shard whose use of it is told apart.
+pub const QUOTA_CLIENTS_MAX: usize = 10_000;

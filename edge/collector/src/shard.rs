@@ -18,6 +18,7 @@ use crate::collector::{Collector, Outcome};
 use crate::hop::Hop;
 use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POST_FRAMES_MAX};
 use crate::outbox::{Outbox, Verdict};
+use crate::quota::{Capacity, OverQuota, Quotas};
 use crate::request::Request;
 use crate::rows::{IdsRow, LogRow, Meta};
 use crate::watching::Watching;
@@ -80,6 +81,7 @@ pub struct Shard<S, R> {
     collector: Collector,
     outbox: Outbox,
     watching: Watching,
+    quotas: Quotas,
     log_next: u64,
     waiting: Vec<(Request, R)>,
     waiting_bytes: usize,
@@ -126,12 +128,20 @@ pub struct Health {
     pub nonce: u64,
     /// Clients that someone looks at.
     pub watched: usize,
+    /// Clients that are led to shards of their own, or to more of them.
+    pub promoted: usize,
 }
 
 impl<S: Storage, R> Shard<S, R> {
     /// Rebuilds a shard from storage. One whose storage is new takes its name and its region from its first request, and a nonce that
     /// no other storage of this shard has; without a request there is none.
-    pub fn load(storage: S, secret: &Secret, first: Option<(&Hop, u64)>) -> Result<Option<Self>, S::Error> {
+    pub fn load(
+        storage: S,
+        secret: &Secret,
+        capacity: Capacity,
+        first: Option<(&Hop, u64)>,
+        now: i64,
+    ) -> Result<Option<Self>, S::Error> {
         let meta = match (storage.meta()?, first) {
             (Some(meta), _) => meta,
             (None, Some((hop, nonce))) => {
@@ -157,6 +167,7 @@ impl<S: Storage, R> Shard<S, R> {
             storage,
             collector,
             watching: Watching::default(),
+            quotas: Quotas::new(capacity, now),
             log_next,
             waiting: Vec::new(),
             waiting_bytes: 0,
@@ -179,6 +190,19 @@ impl<S: Storage, R> Shard<S, R> {
     /// Counts a request that was refused as a whole.
     pub fn count_refused(&mut self, client: &ClientId, now: i64) {
         self.collector.count_refused(client, now);
+    }
+
+    /// Admits so many events of a client whose route has a level, or says when to come again; a backfill waits for nobody.
+    pub fn admit(&mut self, client: &ClientId, level: u8, events: usize, now: i64) -> Result<(), OverQuota> {
+        if is_backfill(self.meta().producer.shard()) {
+            return Ok(());
+        }
+        self.quotas.admit(client, level, events, now)
+    }
+
+    /// The level that a client's new routes are to have, after a request by one of `level`.
+    pub fn level(&mut self, client: &ClientId, level: u8, now: i64) -> u8 {
+        self.quotas.level(client, level, now)
     }
 
     /// Whether a request would make the group that waits too large: commit that first.
@@ -379,7 +403,7 @@ impl<S: Storage, R> Shard<S, R> {
     }
 
     /// How it is.
-    pub fn health(&self) -> Health {
+    pub fn health(&self, now: i64) -> Health {
         let meta = self.meta();
         Health {
             log_rows: self.log_next - meta.folded_through,
@@ -387,6 +411,7 @@ impl<S: Storage, R> Shard<S, R> {
             parked: meta.parked,
             nonce: meta.producer.nonce(),
             watched: self.watching.clients().count(),
+            promoted: self.quotas.promoted(now),
         }
     }
 }

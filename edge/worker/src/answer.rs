@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 
 use catchment_cells::ack::Status;
+use catchment_cells::route::Epoch;
 use catchment_collector::{Outcome, RequestError};
 use serde::Serialize;
 use thiserror::Error;
@@ -38,10 +39,18 @@ pub(crate) enum Refusal {
     Route,
     /// The route is of a placement that is not in force.
     #[error("the route's epoch is unknown; the present one is {0}")]
-    Epoch(u32),
+    Epoch(Epoch),
     /// The body is refused.
     #[error("{0}")]
     Body(#[from] RequestError),
+    /// The client has used its share of a shard that others need, too: nothing was taken.
+    #[error("the client has used its share of the shard; try again later, with routes of the epoch {epoch}")]
+    OverQuota {
+        /// When to try again.
+        retry_after_s: u32,
+        /// The epoch for new routes, which lead to shards of the client's own.
+        epoch: Epoch,
+    },
     /// Too much is waiting, or remembered: nothing was taken.
     #[error("the shard has no room; try again later")]
     Full,
@@ -79,6 +88,7 @@ impl Refusal {
             Refusal::Route => "route",
             Refusal::Epoch(_) => "unknown_epoch",
             Refusal::Body(error) => error.as_str(),
+            Refusal::OverQuota { .. } => "over_quota",
             Refusal::Full => "full",
             Refusal::Unavailable => "unavailable",
             Refusal::Misconfigured => "misconfigured",
@@ -92,6 +102,7 @@ impl Refusal {
             Refusal::Key => 401,
             Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
             Refusal::Route | Refusal::Epoch(_) | Refusal::Body(_) => 400,
+            Refusal::OverQuota { .. } => 429,
             Refusal::Full | Refusal::Unavailable => 503,
             Refusal::Misconfigured => 500,
         }
@@ -100,16 +111,17 @@ impl Refusal {
     /// Seconds after which to try again.
     fn retry_after_s(&self) -> Option<u32> {
         match self {
+            Refusal::OverQuota { retry_after_s, .. } => Some(*retry_after_s),
             Refusal::Full => Some(5),
             Refusal::Unavailable => Some(1),
             _ => None,
         }
     }
 
-    /// The epoch in force, for a sender that knows of another.
+    /// The epoch for new routes, for a sender that knows of another.
     fn epoch(&self) -> Option<u32> {
         match self {
-            Refusal::Epoch(present) => Some(*present),
+            Refusal::Epoch(epoch) | Refusal::OverQuota { epoch, .. } => Some(epoch.number()),
             _ => None,
         }
     }
@@ -144,8 +156,8 @@ pub(crate) fn metrics() -> Response {
 }
 
 /// 202: the events are in the shard's storage.
-pub(crate) fn accepted(outcome: &Outcome, flush_ms: u32, epoch: u32) -> Response {
-    json(202, &[], &Accepted { outcome, flush_ms, epoch })
+pub(crate) fn accepted(outcome: &Outcome, flush_ms: u32, epoch: Epoch) -> Response {
+    json(202, &[], &Accepted { outcome, flush_ms, epoch: epoch.number() })
 }
 
 /// The answer to a browser that asks whether a page may send events: any page may.

@@ -1,10 +1,11 @@
 //! The deployment's settings, from the Worker's environment.
 
 use catchment_cells::Secret;
-use catchment_cells::route::{PlacementMap, Region, is_region};
+use catchment_cells::route::{Epoch, PlacementMap, Region, is_region};
+use catchment_collector::Capacity;
 use serde::Deserialize;
 use thiserror::Error;
-use worker::Env;
+use worker::{Date, DateInit, Env};
 
 /// The settings.
 #[derive(Debug, Clone)]
@@ -13,8 +14,12 @@ pub(crate) struct Config {
     pub(crate) secret: Secret,
     /// `RELAY_TOKEN`: what relays know us by, and operators themselves.
     pub(crate) relay_token: String,
+    /// `PLACEMENT`: what one shard takes.
+    pub(crate) capacity: Capacity,
     /// `PLACEMENT`: the regions.
     pub(crate) map: PlacementMap,
+    /// Maps that were in force, and until when their routes are taken, in ms.
+    earlier: Vec<(PlacementMap, i64)>,
     relays: Vec<(String, String)>,
 }
 
@@ -32,11 +37,36 @@ pub(crate) enum ConfigError {
     Placement(String),
 }
 
-/// `{"epoch":1,"regions":[{"name":"eu","pools":1,"relay":"https://…"}]}`
+/// `{"epoch":1,"regions":[{"name":"eu","pools":1,"relay":"https://…"}]}`, and if wanted `"shard":{"requests_per_s":1000}` and
+/// `"earlier":[{"epoch":…,"regions":[…],"until":"2026-01-31T12:00:00Z"}]`.
 #[derive(Deserialize)]
 struct Placement {
     epoch: u32,
     regions: Vec<PlacedRegion>,
+    #[serde(default)]
+    earlier: Vec<Earlier>,
+    #[serde(default)]
+    shard: PlacedShard,
+}
+
+/// A map whose routes are still under way: those of an event are as old as the event, so that the lateness bounds how long.
+#[derive(Deserialize)]
+struct Earlier {
+    epoch: u32,
+    regions: Vec<PlacedRegion>,
+    until: String,
+}
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct PlacedShard {
+    requests_per_s: u32,
+}
+
+impl Default for PlacedShard {
+    fn default() -> Self {
+        PlacedShard { requests_per_s: Capacity::default().requests_per_s }
+    }
 }
 
 #[derive(Deserialize)]
@@ -53,24 +83,55 @@ impl Config {
         let secret = Secret::new(var("CATCHMENT_SECRET")?.as_bytes());
         let placement: Placement =
             serde_json::from_str(&var("PLACEMENT")?).map_err(|error| ConfigError::Placement(error.to_string()))?;
-        if placement.regions.is_empty() || placement.regions.iter().any(|region| region.pools == 0) {
-            return Err(ConfigError::Placement("it needs a region, and each region a pool".into()));
+        let map = map_of(placement.epoch, &placement.regions)?;
+        let mut relays: Vec<_> = placement.regions.into_iter().map(|region| (region.name, region.relay)).collect();
+        let mut earlier = Vec::new();
+        for old in placement.earlier {
+            if old.epoch >= placement.epoch {
+                return Err(ConfigError::Placement(format!("epoch {} is not earlier", old.epoch)));
+            }
+            let until = Date::new(DateInit::String(old.until.clone())).as_millis();
+            if until == 0 {
+                return Err(ConfigError::Placement(format!("{:?} is no time", old.until)));
+            }
+            earlier.push((map_of(old.epoch, &old.regions)?, until as i64));
+            // What waits in a shard of a region that is no more still has to get there; the present address of others counts.
+            relays.extend(old.regions.into_iter().map(|region| (region.name, region.relay)));
         }
-        if let Some(region) = placement.regions.iter().find(|region| !is_region(&region.name)) {
-            return Err(ConfigError::Placement(format!("{:?} is no region's name", region.name)));
+        if placement.shard.requests_per_s == 0 {
+            return Err(ConfigError::Placement("a shard takes at least one request a second".into()));
         }
         let relay_token = Some(var("RELAY_TOKEN")?).filter(|token| !token.is_empty());
-        let regions = placement.regions.iter().map(|r| Region { name: r.name.clone(), pools: r.pools }).collect();
         Ok(Config {
             secret: secret.map_err(|error| ConfigError::Secret(error.to_string()))?,
             relay_token: relay_token.ok_or(ConfigError::Missing("RELAY_TOKEN"))?,
-            map: PlacementMap { epoch: placement.epoch, regions },
-            relays: placement.regions.into_iter().map(|region| (region.name, region.relay)).collect(),
+            capacity: Capacity { requests_per_s: placement.shard.requests_per_s },
+            map,
+            earlier,
+            relays,
         })
+    }
+
+    /// The map of an epoch, if its routes are taken now, at `now_ms`.
+    pub(crate) fn map_of(&self, epoch: Epoch, now_ms: i64) -> Option<&PlacementMap> {
+        let earlier = self.earlier.iter().filter(|(_, until_ms)| now_ms < *until_ms).map(|(map, _)| map);
+        std::iter::once(&self.map).chain(earlier).find(|map| map.epoch.map() == epoch.map())
     }
 
     /// The address of a region's relay.
     pub(crate) fn relay(&self, region: &str) -> Option<&str> {
         self.relays.iter().find(|(name, _)| name == region).map(|(_, relay)| &**relay)
     }
+}
+
+fn map_of(epoch: u32, regions: &[PlacedRegion]) -> Result<PlacementMap, ConfigError> {
+    let epoch = Epoch::of_map(epoch).map_err(|error| ConfigError::Placement(error.to_string()))?;
+    if regions.is_empty() || regions.iter().any(|region| region.pools == 0) {
+        return Err(ConfigError::Placement("it needs a region, and each region a pool".into()));
+    }
+    if let Some(region) = regions.iter().find(|region| !is_region(&region.name)) {
+        return Err(ConfigError::Placement(format!("{:?} is no region's name", region.name)));
+    }
+    let regions = regions.iter().map(|region| Region { name: region.name.clone(), pools: region.pools }).collect();
+    Ok(PlacementMap { epoch, regions })
 }

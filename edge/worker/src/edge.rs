@@ -15,7 +15,7 @@ use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use siphasher::sip::SipHasher24;
 use worker::wasm_bindgen::JsValue;
-use worker::{Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
+use worker::{Date, Delay, Env, Headers, Method, Request, RequestInit, Response, console_error};
 
 use crate::answer::{Refusal, json, metrics, preflight};
 use crate::config::Config;
@@ -74,7 +74,8 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         // A sender that knows of no routes: the client's first shard.
         None => Route { epoch: config.map.epoch, name: String::new() },
     };
-    let placement = place(&config.map, &key.client, &route, key.backfill).map_err(|error| match error {
+    let map = config.map_of(route.epoch, now()).ok_or(Refusal::Epoch(config.map.epoch))?;
+    let placement = place(map, &key.client, &route, key.backfill).map_err(|error| match error {
         PlacementError::UnknownEpoch(_) => Refusal::Epoch(config.map.epoch),
         PlacementError::EmptyMap => Refusal::Misconfigured,
     })?;
@@ -98,6 +99,11 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
     let mut init = RequestInit::new();
     init.with_method(Method::Post).with_headers(headers).with_body(body);
     ask_shard(env, &hop.placement.shard, "https://shard/v1/events", &init).await
+}
+
+/// Now, in ms. The platform holds it still between I/O.
+pub(crate) fn now() -> i64 {
+    Date::now().as_millis() as i64
 }
 
 /// Lets operators in, who have the relays' token; to others there is nothing here.

@@ -16,13 +16,12 @@ use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
 use worker::{
-    Date, Delay, DurableObject, Env, Method, Request, Response, Result, State, console_error, console_warn,
-    durable_object,
+    Delay, DurableObject, Env, Method, Request, Response, Result, State, console_error, console_warn, durable_object,
 };
 
 use crate::answer::{Refusal, accepted, count_parked, json};
 use crate::config::Config;
-use crate::edge;
+use crate::edge::{self, now};
 use crate::shipping::{ShippingError, post};
 use crate::storage::{Storage, StorageError};
 
@@ -59,7 +58,7 @@ impl DurableObject for Shard {
     async fn fetch(&self, request: Request) -> Result<Response> {
         let answer = match request.method() {
             Method::Get => {
-                let health = self.core.borrow().as_ref().map(Core::health).unwrap_or_default();
+                let health = self.core.borrow().as_ref().map(|core| core.health(now())).unwrap_or_default();
                 Ok(json(200, &[], &health))
             }
             _ => self.take(request).await,
@@ -89,7 +88,7 @@ impl Shard {
         }
         let storage = Storage::open(&self.state.storage())?;
         let first = first.map(|hop| (hop, nonce()));
-        let Some(core) = Core::load(storage, &config.secret, first)? else { return Ok(()) };
+        let Some(core) = Core::load(storage, &config.secret, config.capacity, first, now())? else { return Ok(()) };
         self.core.replace(Some(core));
         // An alarm may be pending, and may not: the storage knows, memory no longer does.
         self.alarm_at.set(None);
@@ -107,30 +106,48 @@ impl Shard {
             console_error!("shard {} can't be rebuilt: {error}", hop.placement.shard);
             Refusal::Unavailable
         })?;
-        let client = hop.claims.client.clone();
+        let (client, level) = (hop.claims.client.clone(), hop.placement.level);
         let events = Events::read(hop.claims, hop.visitor, body).inspect_err(|_| {
             if let Some(core) = &mut *self.core.borrow_mut() {
                 core.count_refused(&client, now());
             }
             self.set_alarm(now());
         })?;
+        self.admit(&config, &client, level, events.len())?;
         let mut committed = self.submit(events)?;
         // Whoever's time is over first commits for all, so nobody hangs on another's request.
         match self.group_ends_in(now()) {
             Some(wait) => match select(&mut committed, Delay::from(wait)).await {
-                Either::Left((outcome, _)) => return self.answer(&config, &client, outcome.ok()),
+                Either::Left((outcome, _)) => return self.answer(&config, &client, level, outcome.ok()),
                 Either::Right(_) => self.commit(now()),
             },
             None => self.commit(now()),
         }
         let outcome = committed.now_or_never().and_then(Result::ok);
-        self.answer(&config, &client, outcome)
+        self.answer(&config, &client, level, outcome)
     }
 
-    fn answer(&self, config: &Config, client: &ClientId, outcome: Option<Outcome>) -> Result<Response, Refusal> {
-        let core = self.core.borrow();
-        let (core, outcome) = core.as_ref().zip(outcome).ok_or(Refusal::Unavailable)?;
-        Ok(accepted(&outcome, core.flush_ms(client, now()), config.map.epoch))
+    /// Lets a client have its share of the shard.
+    fn admit(&self, config: &Config, client: &ClientId, level: u8, events: usize) -> Result<(), Refusal> {
+        let mut core = self.core.borrow_mut();
+        let core = core.as_mut().ok_or(Refusal::Unavailable)?;
+        core.admit(client, level, events, now()).map_err(|over| Refusal::OverQuota {
+            retry_after_s: (over.retry_after_ms / 1_000).max(1) as u32,
+            epoch: config.map.epoch.at_level(core.level(client, level, now())),
+        })
+    }
+
+    fn answer(
+        &self,
+        config: &Config,
+        client: &ClientId,
+        level: u8,
+        outcome: Option<Outcome>,
+    ) -> Result<Response, Refusal> {
+        let mut core = self.core.borrow_mut();
+        let (core, outcome) = core.as_mut().zip(outcome).ok_or(Refusal::Unavailable)?;
+        let epoch = config.map.epoch.at_level(core.level(client, level, now()));
+        Ok(accepted(&outcome, core.flush_ms(client, now()), epoch))
     }
 
     /// Puts a request into the group that waits.
@@ -269,11 +286,6 @@ impl Shard {
             console_error!("the alarm can't be set: {error}");
         }
     }
-}
-
-/// Now, in ms. The platform holds it still between I/O.
-fn now() -> i64 {
-    Date::now().as_millis() as i64
 }
 
 /// A number that no other storage of this shard has: 64 random bits.

@@ -26,6 +26,7 @@ pub struct Builder {
     flush_s: Option<u32>,
     secret: Option<String>,
     dashboard: Option<PathBuf>,
+    shard_requests_per_s: Option<u32>,
 }
 
 /// The running processes, in a folder of their own. Dropping it kills them and removes the folder; while panicking it shows
@@ -96,6 +97,12 @@ impl Builder {
         self
     }
 
+    /// What one shard takes before it spreads a client; without it, as the edge has it.
+    pub fn shard_requests_per_s(mut self, requests_per_s: u32) -> Self {
+        self.shard_requests_per_s = Some(requests_per_s);
+        self
+    }
+
     /// Fixes the secret, and with it every hash, where a figure is to be the same in each run.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = Some(secret.into());
@@ -162,7 +169,11 @@ impl Builder {
             })
             .collect();
         edge.env("CATCHMENT_SECRET", Some(&text));
-        edge.env("PLACEMENT", Some(&json!({"epoch": 1, "regions": placed}).to_string()));
+        let mut placement = json!({"epoch": 1, "regions": placed});
+        if let Some(requests_per_s) = self.shard_requests_per_s {
+            placement["shard"] = json!({"requests_per_s": requests_per_s});
+        }
+        edge.env("PLACEMENT", Some(&placement.to_string()));
         edge.env("RELAY_TOKEN", Some(RELAY_TOKEN));
         let before_edge = if self.proxies { Some(Proxy::start(edge_address.clone()).await?) } else { None };
         let edge_url = format!("http://{}", before_edge.as_ref().map_or(edge_address.as_str(), Proxy::address));

@@ -1,0 +1,273 @@
+//! Who takes how much of a shard. In a pool each client is sure of a share, may have what others leave, and is refused beyond; one
+//! that takes more than its share is told of a higher level, whose routes lead to shards of its own.
+//!
+//! All of it starts anew with the process, which costs a hot client the seconds until it is noticed again.
+
+use std::collections::BTreeMap;
+
+use catchment_cells::ClientId;
+use catchment_cells::route::LEVEL_MAX;
+
+use crate::limits::QUOTA_CLIENTS_MAX;
+
+/// Events that cost as much as receiving and committing a request: measured, 2 to 3 µs and some 50.
+const EVENTS_PER_REQUEST: f64 = 20.0;
+/// The part of a pool that a client is sure of.
+const SHARE: f64 = 1.0 / 4.0;
+/// The part of a shard of its own beyond which a client is spread further. A level has eight times the shards of the one before.
+const HOT: f64 = 1.0 / 2.0;
+/// The part of a shard of its own below which a client is led back: eight times that is well below what makes it hot again.
+const COLD: f64 = 1.0 / 64.0;
+/// For how long a rate may be exceeded, in s.
+const BURST_S: f64 = 2.0;
+/// For how long a shard must have been cold, in s.
+const COLD_S: f64 = 600.0;
+/// How long newcomers are led to a client's shards after it was last hot here, in ms.
+const PROMOTED_MS: i64 = 600_000;
+/// The shortest and the longest wait that a refusal asks for, in ms.
+const RETRY_AFTER_MS: (i64, i64) = (1_000, 30_000);
+
+/// What one shard may take in. The unit is a request of few events; 20 events more cost as much as another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Capacity {
+    /// Requests a second; at least 1.
+    pub requests_per_s: u32,
+}
+
+/// A request is refused, for its client has used its share; how long to wait, in ms.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct OverQuota {
+    /// From now.
+    pub retry_after_ms: i64,
+}
+
+/// What each client of a shard has used of late.
+#[derive(Debug)]
+pub(crate) struct Quotas {
+    requests_per_s: f64,
+    /// What is left of the whole shard.
+    spare: Bucket,
+    clients: BTreeMap<ClientId, Usage>,
+}
+
+#[derive(Debug)]
+struct Usage {
+    /// Empty: the client is hot.
+    share: Bucket,
+    /// Full: the client is cold.
+    cold: Bucket,
+    promoted_until: i64,
+}
+
+/// A token bucket.
+#[derive(Debug)]
+struct Bucket {
+    tokens: f64,
+    per_s: f64,
+    most: f64,
+    at: i64,
+}
+
+impl Default for Capacity {
+    /// What one object of the platform is said to take, and what one was measured to take.
+    fn default() -> Self {
+        Capacity { requests_per_s: 1_000 }
+    }
+}
+
+impl Bucket {
+    fn new(per_s: f64, for_s: f64, tokens: f64, now: i64) -> Self {
+        Bucket { tokens, per_s, most: per_s * for_s, at: now }
+    }
+
+    /// What is in it now. A clock that goes back adds nothing.
+    fn fill(&mut self, now: i64) -> f64 {
+        let passed_s = (now - self.at).max(0) as f64 / 1e3;
+        self.tokens = (self.tokens + passed_s * self.per_s).min(self.most);
+        self.at = now;
+        self.tokens
+    }
+
+    /// Takes from it; it owes at most what it may hold.
+    fn take(&mut self, cost: f64) {
+        self.tokens = (self.tokens - cost).max(-self.most);
+    }
+
+    /// Until something is in it again, in ms.
+    fn empty_for_ms(&self) -> i64 {
+        ((-self.tokens).max(0.0) / self.per_s * 1e3).ceil() as i64
+    }
+}
+
+impl Quotas {
+    pub(crate) fn new(capacity: Capacity, now: i64) -> Self {
+        let requests_per_s = f64::from(capacity.requests_per_s.max(1));
+        let most = requests_per_s * BURST_S;
+        let spare = Bucket::new(requests_per_s, BURST_S, most, now);
+        Quotas { requests_per_s, spare, clients: BTreeMap::new() }
+    }
+
+    /// Admits a request of a client at a level, or says when to come again. Only in a pool is anything refused: in a shard of its
+    /// own a client takes from nobody.
+    pub(crate) fn admit(&mut self, client: &ClientId, level: u8, events: usize, now: i64) -> Result<(), OverQuota> {
+        let cost = 1.0 + events as f64 / EVENTS_PER_REQUEST;
+        let spare = self.spare.fill(now);
+        let part = if level == 0 { SHARE } else { HOT };
+        let Some(usage) = self.usage(client, part, now) else {
+            // Too many to tell them apart: whoever is not among them has what these leave.
+            if spare <= 0.0 {
+                return Err(OverQuota::after(0));
+            }
+            self.spare.take(cost);
+            return Ok(());
+        };
+        usage.cold.fill(now);
+        usage.cold.take(cost);
+        if usage.share.fill(now) > 0.0 {
+            usage.share.take(cost);
+        } else {
+            usage.promoted_until = now + PROMOTED_MS;
+            if level == 0 && spare <= 0.0 {
+                return Err(OverQuota::after(usage.share.empty_for_ms()));
+            }
+        }
+        self.spare.take(cost);
+        Ok(())
+    }
+
+    /// The level that new routes of a client are to have, after a request of one at `level`.
+    pub(crate) fn level(&mut self, client: &ClientId, level: u8, now: i64) -> u8 {
+        let Some(usage) = self.clients.get_mut(client) else { return level };
+        if usage.promoted_until > now {
+            (level + 1).min(LEVEL_MAX)
+        } else if usage.cold.fill(now) >= usage.cold.most {
+            level.saturating_sub(1)
+        } else {
+            level
+        }
+    }
+
+    /// Clients that are led to shards of their own, or to more of them.
+    pub(crate) fn promoted(&self, now: i64) -> usize {
+        self.clients.values().filter(|usage| usage.promoted_until > now).count()
+    }
+
+    /// What a client has used; `None` for one that there is no room for.
+    fn usage(&mut self, client: &ClientId, part: f64, now: i64) -> Option<&mut Usage> {
+        if !self.clients.contains_key(client) {
+            if self.clients.len() >= QUOTA_CLIENTS_MAX {
+                // Who has all of its share again is as one that never came.
+                self.clients.retain(|_, usage| usage.promoted_until > now || usage.share.fill(now) < usage.share.most);
+            }
+            if self.clients.len() >= QUOTA_CLIENTS_MAX {
+                return None;
+            }
+            let per_s = self.requests_per_s * part;
+            let usage = Usage {
+                share: Bucket::new(per_s, BURST_S, per_s * BURST_S, now),
+                // Whether it was cold before isn't known: so it has to be for as long again.
+                cold: Bucket::new(self.requests_per_s * COLD, COLD_S, 0.0, now),
+                promoted_until: i64::MIN,
+            };
+            self.clients.insert(client.clone(), usage);
+        }
+        self.clients.get_mut(client)
+    }
+}
+
+impl OverQuota {
+    fn after(ms: i64) -> Self {
+        OverQuota { retry_after_ms: ms.clamp(RETRY_AFTER_MS.0, RETRY_AFTER_MS.1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn client(n: usize) -> ClientId {
+        ClientId::new(&format!("c{n}")).unwrap()
+    }
+
+    fn quotas() -> Quotas {
+        Quotas::new(Capacity { requests_per_s: 100 }, 0)
+    }
+
+    /// Requests of one client, one each `every_ms`, and how many are admitted.
+    fn admitted(quotas: &mut Quotas, client: &ClientId, level: u8, (from, to): (i64, i64), every_ms: f64) -> usize {
+        let requests = ((to - from) as f64 / every_ms) as usize;
+        let at = |i: usize| from + (i as f64 * every_ms) as i64;
+        (0..requests).filter(|&i| quotas.admit(client, level, 0, at(i)).is_ok()).count()
+    }
+
+    #[test]
+    fn a_client_alone_in_a_pool_has_all_of_it_and_is_promoted() {
+        let mut quotas = quotas();
+        // Ten times what the pool takes, for 20 s: the rate, and what it may be exceeded by.
+        let n = admitted(&mut quotas, &client(0), 0, (0, 20_000), 1.0);
+        assert!((2_000..=2_400).contains(&n), "{n}");
+        assert_eq!(quotas.level(&client(0), 0, 20_000), 1);
+        assert_eq!(quotas.promoted(20_000), 1);
+        let over = (0..5).find_map(|_| quotas.admit(&client(0), 0, 0, 20_000).err()).unwrap();
+        assert!((1_000..=30_000).contains(&over.retry_after_ms), "{over:?}");
+    }
+
+    #[test]
+    fn others_have_their_share_whatever_one_takes() {
+        let mut quotas = quotas();
+        let (hot, small) = (client(0), client(1));
+        let (mut hot_n, mut small_n) = (0, 0);
+        for ms in 0..20_000 {
+            hot_n += usize::from(quotas.admit(&hot, 0, 0, ms).is_ok());
+            // 20 a second: below a quarter of 100.
+            small_n += usize::from(ms % 50 == 0 && quotas.admit(&small, 0, 0, ms).is_ok());
+        }
+        assert_eq!(small_n, 400, "all of its requests");
+        assert!((1_500..=2_100).contains(&hot_n), "what the other leaves: {hot_n}");
+        assert_eq!(quotas.level(&small, 0, 20_000), 0, "only one was hot");
+    }
+
+    #[test]
+    fn in_its_own_shards_a_client_is_never_refused_but_spread_and_led_back() {
+        let mut quotas = quotas();
+        let hot = client(0);
+        for level in 1..=LEVEL_MAX {
+            let from = i64::from(level) * 100_000_000;
+            assert_eq!(admitted(&mut quotas, &hot, level, (from, from + 10_000), 10.0), 1_000);
+            assert_eq!(quotas.level(&hot, level, from + 10_000), (level + 1).min(LEVEL_MAX));
+            // Then one request every two seconds, a third of what counts as cold.
+            let n = admitted(&mut quotas, &hot, level, (from + 10_000, from + 10_000 + 3 * PROMOTED_MS), 2_000.0);
+            assert_eq!(n, 900);
+            assert_eq!(quotas.level(&hot, level, from + 10_000 + 3 * PROMOTED_MS), level - 1);
+        }
+        assert_eq!(quotas.level(&client(1), 2, 0), 2, "of whom nothing is known stays");
+    }
+
+    #[test]
+    fn events_cost_too() {
+        let mut quotas = quotas();
+        // 6 requests of 1,000 events are 306 of the 200 + 50 that there are at first.
+        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, 1_000, 0).is_ok()).count();
+        assert!((4..=5).contains(&taken), "{taken}");
+    }
+
+    #[test]
+    fn clients_are_bounded_and_the_rest_has_what_is_left() {
+        let mut quotas = quotas();
+        for n in 0..2 * QUOTA_CLIENTS_MAX {
+            let _ = quotas.admit(&client(n), 0, 0, 0);
+        }
+        assert!(quotas.clients.len() <= QUOTA_CLIENTS_MAX);
+        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, 0, 0).is_err(), "nothing is left");
+        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, 0, 1_000_000).is_ok());
+        assert_eq!(quotas.clients.len(), 1, "the others have their share again");
+    }
+
+    #[test]
+    fn a_clock_that_jumps_refuses_nobody_for_long() {
+        let mut quotas = quotas();
+        for now in [0, i64::MAX / 4, -1_000_000_000_000, 5, 1_700_000_000_000, 6] {
+            assert!(quotas.admit(&client(0), 0, 0, now).is_ok(), "{now}");
+        }
+    }
+}
