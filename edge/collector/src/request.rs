@@ -118,6 +118,10 @@ impl Claims {
     }
 
     fn of(client: &str, flags: u8) -> Result<Self, DecodeError> {
+        // A bit that means nothing yet may mean something to whoever wrote it.
+        if flags & !(3 | Self::BACKFILL | Self::IGNORE_FOREIGN_CLIENT) != 0 {
+            return Err(DecodeError::Malformed("unknown flag"));
+        }
         let identity = match flags & 3 {
             0 => Identity::Daily,
             1 => Identity::Device,
@@ -375,6 +379,14 @@ mod tests {
             (&long, RequestError::TooLarge),
         ] {
             assert_eq!(read(body).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn flags_that_mean_nothing_yet_are_refused() {
+        assert_eq!(Claims::of("shop", 14).map(|claims| claims.flags()), Ok(14));
+        for flags in [3, 14 | 16, 14 | 32, 128] {
+            assert!(Claims::of("shop", flags).is_err(), "{flags}");
         }
     }
 
