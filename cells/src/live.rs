@@ -407,11 +407,12 @@ impl Mirror {
 
     /// A count's sum over all rows; `None` for metrics that are no counts.
     pub fn count(&self, metric: usize) -> Option<u64> {
-        let counts = self.rows.values().map(|sums| match self.parts.sum(metric, sums) {
+        let mut counts = self.rows.values().map(|sums| match self.parts.sum(metric, sums) {
             Sum::Count(count) => Some(*count),
             _ => None,
         });
-        counts.sum()
+        // As sums saturate everywhere: a forger's counts overflow nothing.
+        counts.try_fold(0u64, |sum, count| Some(sum.saturating_add(count?)))
     }
 
     /// The users of all buckets that start in `from..to`: those of a sliding window. Other metrics than `users` have none, and

@@ -31,6 +31,27 @@ pub fn take(buffer: &mut BytesMut, bytes_max: usize) -> Result<Option<Bytes>, To
     Ok(Some(buffer.split_to(length).freeze()))
 }
 
+/// Why bytes are not pieces, one after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum SplitError {
+    /// A piece is too long.
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+    /// The bytes end within a piece.
+    #[error("the bytes end within a piece")]
+    Truncated,
+}
+
+/// The pieces of bytes that are all there.
+pub fn split(bytes: Bytes, bytes_max: usize) -> Result<Vec<Bytes>, SplitError> {
+    let mut rest = BytesMut::from(bytes);
+    let mut pieces = Vec::new();
+    while let Some(piece) = take(&mut rest, bytes_max)? {
+        pieces.push(piece);
+    }
+    if rest.is_empty() { Ok(pieces) } else { Err(SplitError::Truncated) }
+}
+
 /// Appends a piece behind its length. It has less than 4 GiB, as all that is sent has.
 pub fn put(out: &mut Vec<u8>, piece: &[u8]) {
     out.extend_from_slice(&prefix(piece));

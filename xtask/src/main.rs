@@ -2,6 +2,7 @@
 
 mod builds;
 mod checks;
+mod fuzz;
 mod steps;
 mod tools;
 
@@ -15,7 +16,8 @@ const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] 
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask bench live [--seconds N] [--json]
        cargo xtask build [--release]
-       cargo xtask test [--fast] [--install]";
+       cargo xtask test [--fast] [--install]
+       cargo xtask test fuzz [--seconds N] [TARGET…]";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
         Some(tool @ ("demo" | "bench")) => hand_over(tool, &args),
         Some("build") if args.is_empty() => build().map(|()| ExitCode::SUCCESS),
         Some("build") if args == ["--release"] => build().and_then(|()| builds::released()).map(|()| ExitCode::SUCCESS),
+        Some("test") if args.first().is_some_and(|arg| arg == "fuzz") => fuzz::run(&args[1..]),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
     };

@@ -133,6 +133,14 @@ fn a_mirror_follows_its_updates() {
     assert_eq!(mirror.rows().len(), 1, "a snapshot is all there is");
 }
 
+#[test]
+fn counts_beyond_counting_are_added_up() {
+    let mut mirror = Mirror::new(&view()).unwrap();
+    let rows = [0, 1].map(|bucket| row(bucket, true, users(0, 1), u64::MAX, None));
+    mirror.apply(update(0, 1, rows.into())).unwrap();
+    assert_eq!(mirror.count(1), Some(u64::MAX));
+}
+
 /// Version 1's bytes are final.
 #[test]
 fn golden_bytes() {

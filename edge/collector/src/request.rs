@@ -1,12 +1,14 @@
 //! One `POST /v1/events`, as the shard gets it: whom it is from, and where in its body the events stand.
 
 use std::collections::BTreeMap;
+use std::io::Read;
 use std::ops::Range;
 
 use catchment_cells::ClientId;
 use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::credential::{Identity, WriteKey};
 use catchment_cells::limits::{CLIENT_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
+use flate2::read::MultiGzDecoder;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
@@ -116,6 +118,10 @@ impl Claims {
     }
 
     fn of(client: &str, flags: u8) -> Result<Self, DecodeError> {
+        // A bit that means nothing yet may mean something to whoever wrote it.
+        if flags & !(3 | Self::BACKFILL | Self::IGNORE_FOREIGN_CLIENT) != 0 {
+            return Err(DecodeError::Malformed("unknown flag"));
+        }
         let identity = match flags & 3 {
             0 => Identity::Daily,
             1 => Identity::Device,
@@ -180,11 +186,14 @@ impl Visitor {
 }
 
 impl Request {
-    /// Reads a body: an event, an array of events, an envelope or NDJSON, whatever its content type said.
+    /// Reads a body: an event, an array of events, an envelope or NDJSON, whatever its content type said, and gzip of these,
+    /// whether or not it said so. What is kept is the inflated body.
     pub fn read(claims: Claims, visitor: Visitor, body: Vec<u8>) -> Result<Self, RequestError> {
         if body.len() > REQUEST_BYTES_MAX {
             return Err(RequestError::TooLarge);
         }
+        // No JSON begins like that.
+        let body = if body.starts_with(&GZIP_MAGIC) { inflate(&body)? } else { body };
         let body = String::from_utf8(body).map_err(|_| RequestError::NotUtf8)?;
         let Shape { sent_at, events } = Shape::of(&body)?;
         if events.len() > REQUEST_EVENTS_MAX {
@@ -244,6 +253,17 @@ impl Request {
         Request::read(claims, visitor, body).map_err(|_| DecodeError::Malformed("a request that was never taken"))
     }
 }
+
+/// Inflates gzip (RFC 1952), of one member or several, as far as a body may go: what the bytes say of their length is not asked.
+fn inflate(body: &[u8]) -> Result<Vec<u8>, RequestError> {
+    let mut inflated = Vec::new();
+    let mut inflating = MultiGzDecoder::new(body).take(REQUEST_BYTES_MAX as u64 + 1);
+    inflating.read_to_end(&mut inflated).map_err(|_| RequestError::Malformed)?;
+    if inflated.len() > REQUEST_BYTES_MAX { Err(RequestError::TooLarge) } else { Ok(inflated) }
+}
+
+/// What gzip begins with.
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
 /// More than what stands in a log row beside a request's body.
 const BESIDE_BODY_BYTES: usize = 128;
@@ -357,6 +377,48 @@ mod tests {
             (deep.as_bytes(), RequestError::Malformed),
             (many.as_bytes(), RequestError::TooManyEvents),
             (&long, RequestError::TooLarge),
+        ] {
+            assert_eq!(read(body).unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn flags_that_mean_nothing_yet_are_refused() {
+        assert_eq!(Claims::of("shop", 14).map(|claims| claims.flags()), Ok(14));
+        for flags in [3, 14 | 16, 14 | 32, 128] {
+            assert!(Claims::of("shop", flags).is_err(), "{flags}");
+        }
+    }
+
+    fn gzip(bytes: &[u8]) -> Vec<u8> {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+        std::io::Write::write_all(&mut encoder, bytes).unwrap();
+        encoder.finish().unwrap()
+    }
+
+    #[test]
+    fn gzip_is_inflated_as_far_as_a_body_may_go() {
+        let plain = read(br#"[{"a":1},{"b":2}]"#).unwrap();
+        for zipped in [gzip(br#"[{"a":1},{"b":2}]"#), [gzip(br#"[{"a":1},"#), gzip(br#"{"b":2}]"#)].concat()] {
+            assert_eq!(read(&zipped).unwrap(), plain);
+        }
+        let whole = gzip(br#"{"a":1}"#);
+        assert_eq!(read(&gzip(&[b"{}", &vec![b' '; REQUEST_BYTES_MAX - 2][..]].concat())).unwrap().len(), 1);
+        let beyond = gzip(&vec![b' '; REQUEST_BYTES_MAX + 1]);
+        let bomb = gzip(&vec![0; 50 * REQUEST_BYTES_MAX]);
+        assert!(bomb.len() < REQUEST_BYTES_MAX);
+        let mut other_sum = whole.clone();
+        let at = other_sum.len() - 8;
+        other_sum[at] ^= 1;
+        for (body, expected) in [
+            (&whole[..2], RequestError::Malformed),
+            (&whole[..whole.len() - 1], RequestError::Malformed),
+            (&other_sum, RequestError::Malformed),
+            (&[&whole[..], b"{}"].concat(), RequestError::Malformed),
+            (&gzip(b"nonsense"), RequestError::Malformed),
+            (&gzip(&whole), RequestError::NotUtf8),
+            (&beyond, RequestError::TooLarge),
+            (&bomb, RequestError::TooLarge),
         ] {
             assert_eq!(read(body).unwrap_err(), expected);
         }

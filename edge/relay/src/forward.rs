@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::{self, Address};
 use catchment_cells::limits::FRAME_BYTES_MAX;
-use catchment_link::framing::{self, TooLong};
+use catchment_link::framing::{self, SplitError};
 use catchment_link::{Client, ClientTls, InvalidAddress};
 use thiserror::Error;
 use tokio::task::JoinSet;
@@ -23,9 +23,7 @@ pub(crate) struct Homes(BTreeMap<String, Client>);
 #[derive(Debug, PartialEq, Eq, Error)]
 pub(crate) enum BadPost {
     #[error("broken framing: {0}")]
-    TooLong(#[from] TooLong),
-    #[error("broken framing: the body ends within a frame")]
-    Truncated,
+    Framing(#[from] SplitError),
     #[error("frame {0} of the body doesn't say whose it is")]
     Nobodys(usize),
 }
@@ -47,7 +45,7 @@ impl Homes {
     pub(crate) async fn forward(&self, body: Bytes) -> Result<Vec<u8>, BadPost> {
         let mut parcels: BTreeMap<&str, Parcel> = BTreeMap::new();
         let mut acks = Vec::new();
-        for (place, frame) in split(body)?.into_iter().enumerate() {
+        for (place, frame) in framing::split(body, FRAME_BYTES_MAX)?.into_iter().enumerate() {
             // Only the aggregator judges a frame: it alone knows what it stored before.
             let Address { producer, home, seq } = frame::address(&frame).map_err(|_| BadPost::Nobodys(place))?;
             let mut ack = Ack::refusal(Status::Unreachable, producer, seq, "");
@@ -94,13 +92,4 @@ impl Homes {
             }
         }
     }
-}
-
-fn split(body: Bytes) -> Result<Vec<Bytes>, BadPost> {
-    let mut rest = BytesMut::from(body);
-    let mut frames = Vec::new();
-    while let Some(frame) = framing::take(&mut rest, FRAME_BYTES_MAX)? {
-        frames.push(frame);
-    }
-    if rest.is_empty() { Ok(frames) } else { Err(BadPost::Truncated) }
 }

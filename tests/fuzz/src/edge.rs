@@ -1,0 +1,103 @@
+//! What senders send, and what a shard keeps of it.
+
+use catchment_cells::ClientId;
+use catchment_cells::credential::Identity;
+use catchment_cells::frame::open;
+use catchment_cells::limits::{REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
+use catchment_collector::{Claims, Collector, Hop, IdsRow, LogRow, Meta, Request, RequestError, Visitor};
+
+use crate::hand::{self, SECRET};
+
+/// When requests come, in ms: some minutes after the events of the seeds.
+pub(crate) const NOW: i64 = 1_680_000_200_000;
+
+fn claims(flags: u8) -> Claims {
+    Claims {
+        client: ClientId::new("shop").expect("a client's id"),
+        identity: [Identity::User, Identity::Device, Identity::Daily][usize::from(flags) % 3],
+        backfill: flags & 64 != 0,
+        ignore_foreign_client: flags & 128 != 0,
+    }
+}
+
+/// A body of events: `u8 flags of the key ‖ body`, from the request to the cells that an aggregator would read.
+pub(crate) fn events(bytes: &[u8]) -> bool {
+    let Some((&flags, body)) = bytes.split_first() else { return false };
+    let Ok(request) = Request::read(claims(flags), Visitor::default(), body.to_vec()) else { return false };
+    assert!(request.len() <= REQUEST_EVENTS_MAX);
+    apply(LogRow { received_at: NOW, requests: vec![request] })
+}
+
+/// Applies a row twice, as after a restart, and cuts; says whether an event was counted.
+fn apply(row: LogRow) -> bool {
+    assert_eq!(LogRow::decode(&row.encode()).as_ref(), Ok(&row));
+    let events: u64 = row.requests.iter().map(|request| request.len() as u64).sum();
+    let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
+    let outcomes = collector.apply(&row);
+    let accepted: u64 = outcomes.iter().map(|outcome| outcome.accepted).sum();
+    let said: u64 =
+        outcomes.iter().map(|outcome| outcome.accepted + outcome.duplicates + outcome.rejected.len() as u64).sum();
+    assert_eq!(said, events, "each event is answered for");
+    let again: u64 = collector.apply(&row).iter().map(|outcome| outcome.accepted).sum();
+    assert_eq!(again, 0, "nothing counts twice");
+    let Some(cut) = collector.cut(NOW, 2, 0) else { return false };
+    assert_eq!(cut.ids.map_or(0, |ids| ids.ids.len() as u64), accepted);
+    assert_eq!(Meta::decode(&cut.meta.encode()), Ok(cut.meta));
+    let mut counted = 0;
+    for frame in &cut.frames {
+        let opened = open(&frame.bytes, &SECRET.frame_key(&hand::producer())).expect("a shard's frames are good");
+        let cells = opened.cells().expect("and so are their cells");
+        opened.counters().expect("and their counters");
+        let totals = cells.0.values().filter_map(|section| section.get("total"));
+        let cells = totals.flat_map(|cube| cube.buckets.values()).flat_map(|bucket| bucket.values());
+        counted += cells.map(|cell| cell.count).sum::<u64>();
+    }
+    assert_eq!(counted, accepted, "what is accepted is in the frames");
+    accepted > 0
+}
+
+/// A body that is gzip's.
+pub(crate) fn gzip(bytes: &[u8]) -> bool {
+    match Request::read(claims(0), Visitor::default(), bytes.to_vec()) {
+        Ok(request) => {
+            // What is kept is what it inflates to.
+            assert!(request.bytes() <= REQUEST_BYTES_MAX + 1_000);
+            bytes.starts_with(&[0x1f, 0x8b])
+        }
+        Err(RequestError::TooLarge | RequestError::TooManyEvents) => bytes.starts_with(&[0x1f, 0x8b]),
+        Err(_) => false,
+    }
+}
+
+/// The header between the Worker and a shard.
+pub(crate) fn hop(bytes: &[u8]) -> bool {
+    let Some(hop) = str::from_utf8(bytes).ok().and_then(Hop::from_header) else { return false };
+    assert_eq!(Hop::from_header(&hop.to_header()), Some(hop));
+    true
+}
+
+/// Rows of a shard: `u8 which ‖ row`.
+pub(crate) fn rows(bytes: &[u8]) -> bool {
+    let Some((&which, row)) = bytes.split_first() else { return false };
+    match which % 3 {
+        0 => {
+            let Ok(mut read) = LogRow::decode(row) else { return false };
+            assert_eq!(read.encode(), row);
+            read.received_at = NOW;
+            apply(read);
+            true
+        }
+        1 => {
+            let Ok(read) = IdsRow::decode(7, row) else { return false };
+            assert_eq!(read.encode(), row);
+            let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
+            collector.restore_ids(read);
+            true
+        }
+        _ => {
+            let Ok(read) = Meta::decode(row) else { return false };
+            assert_eq!(read.encode(), row);
+            true
+        }
+    }
+}
