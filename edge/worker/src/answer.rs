@@ -51,6 +51,9 @@ pub(crate) enum Refusal {
         /// The epoch for new routes, which lead to shards of the client's own.
         epoch: Epoch,
     },
+    /// Too many requests are in work: nothing was taken.
+    #[error("too many requests are in work; try again later")]
+    Busy,
     /// Too much is waiting, or remembered: nothing was taken.
     #[error("the shard has no room; try again later")]
     Full,
@@ -89,6 +92,7 @@ impl Refusal {
             Refusal::Epoch(_) => "unknown_epoch",
             Refusal::Body(error) => error.as_str(),
             Refusal::OverQuota { .. } => "over_quota",
+            Refusal::Busy => "busy",
             Refusal::Full => "full",
             Refusal::Unavailable => "unavailable",
             Refusal::Misconfigured => "misconfigured",
@@ -103,7 +107,7 @@ impl Refusal {
             Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
             Refusal::Route | Refusal::Epoch(_) | Refusal::Body(_) => 400,
             Refusal::OverQuota { .. } => 429,
-            Refusal::Full | Refusal::Unavailable => 503,
+            Refusal::Busy | Refusal::Full | Refusal::Unavailable => 503,
             Refusal::Misconfigured => 500,
         }
     }
@@ -113,7 +117,7 @@ impl Refusal {
         match self {
             Refusal::OverQuota { retry_after_s, .. } => Some(*retry_after_s),
             Refusal::Full => Some(5),
-            Refusal::Unavailable => Some(1),
+            Refusal::Busy | Refusal::Unavailable => Some(1),
             _ => None,
         }
     }

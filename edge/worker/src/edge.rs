@@ -1,6 +1,7 @@
 //! The Worker: who may send, and to which shard. It passes bodies on unparsed.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::hash::Hasher;
 use std::rc::Rc;
 use std::time::Duration;
@@ -22,12 +23,53 @@ use crate::config::Config;
 
 /// How long a shard may take to answer.
 const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
+/// Requests of an isolate that may be in work; beyond, senders are told to come again.
+const IN_WORK_MAX: usize = 256;
+/// A request that is in work for longer, in ms, waits for its sender rather than for us, and counts no more: else slow senders would
+/// shut out all others.
+const IN_WORK_MS: i64 = 5_000;
 /// The binding of the shards' namespace.
 const SHARDS: &str = "SHARD";
 
 thread_local! {
     /// Read once for each isolate: an environment doesn't change.
     static CONFIG: RefCell<Option<Rc<Config>>> = const { RefCell::new(None) };
+    /// Requests in work, by number, and since when, in ms.
+    static IN_WORK: RefCell<InWork> = const { RefCell::new(InWork { next: 0, since: BTreeMap::new() }) };
+}
+
+/// Requests in work.
+struct InWork {
+    next: u64,
+    since: BTreeMap<u64, i64>,
+}
+
+/// A place among the requests in work, given back when dropped.
+struct Place(u64);
+
+impl Place {
+    /// Takes one, if there is one: what waits too long is sent again, so that more of it only makes all wait longer.
+    fn take(now: i64) -> Result<Place, Refusal> {
+        IN_WORK.with_borrow_mut(|in_work| {
+            while let Some(oldest) = in_work.since.first_entry()
+                && now - oldest.get() > IN_WORK_MS
+            {
+                oldest.remove();
+            }
+            if in_work.since.len() >= IN_WORK_MAX {
+                return Err(Refusal::Busy);
+            }
+            in_work.next += 1;
+            in_work.since.insert(in_work.next, now);
+            Ok(Place(in_work.next))
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        IN_WORK.with_borrow_mut(|in_work| in_work.since.remove(&self.0));
+    }
 }
 
 /// The settings; a mistake in them is logged.
@@ -61,6 +103,7 @@ pub(crate) async fn handle(request: Request, env: Env) -> Response {
 
 /// `POST /v1/events`.
 async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
+    let _place = Place::take(now())?;
     let config = config(env)?;
     let url = request.url().map_err(|_| Refusal::NotFound)?;
     let given = |parameter: &str, header: &str| {
