@@ -256,6 +256,12 @@ impl Aggregator {
         self.log(memory.forwarded, LINK_WINDOW)
     }
 
+    /// Whether there is none.
+    pub fn has_forwarded(&self) -> bool {
+        let memory = self.memory.as_ref().filter(|_| self.forwards);
+        memory.is_none_or(|memory| self.disk.from(LOG, &memory.forwarded.to_be_bytes()).next().is_none())
+    }
+
     /// Central answered.
     pub fn settle(
         &mut self,

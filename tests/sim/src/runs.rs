@@ -31,6 +31,7 @@ pub const KINDS: &[&str] = &[
     "malformed",
     "reordered",
     "repeat",
+    "senders are turned away",
     "too late",
     "unreachable",
 ];

@@ -62,10 +62,10 @@ impl Weather {
         let (flip, damage) = (rate(&[20_000, 100_000]), rate(&[20_000, 100_000]));
         let (die, reset) = (rate(&[5_000, 50_000]), rate(&[10_000, 100_000]));
         let (refuse, give_up) = (rate(&[20_000]), rate(&[50_000]));
-        // One in a hundred fills an outbox, which takes hours.
-        let siege = random.below(100) == 0;
-        let span = if siege { 6 * HOUR } else { random.pick(&[MINUTE, 10 * MINUTE, HOUR, 30 * HOUR]) };
-        let events = if siege { 700 } else { random.between(10, 70) as usize };
+        // One in some hundreds fills an outbox, and then the log, which takes hours.
+        let siege = random.below(300) == 0;
+        let span = if siege { 8 * HOUR } else { random.pick(&[MINUTE, 10 * MINUTE, HOUR, 30 * HOUR]) };
+        let events = if siege { 3_000 } else { random.between(10, 70) as usize };
         let regions = if siege { 1 } else { random.between(1, 2) as usize };
         let mut outages = Vec::new();
         for _ in 0..random.below(3) {
@@ -73,7 +73,7 @@ impl Weather {
             outages.push((random.between(0, span), length, random.below(regions as u64 + 1) as usize));
         }
         if siege {
-            outages = vec![(0, 5 * HOUR + HOUR / 2, 0)];
+            outages = vec![(0, 7 * HOUR + HOUR / 2, 0)];
         }
         Weather {
             loss,
@@ -81,8 +81,7 @@ impl Weather {
             delay: random.pick(&[5, 500, 20_000]),
             cut,
             reorder,
-            // A frame that three times comes damaged is parked; were a whole copy of it still on its way, it would be stored, too.
-            flip,
+            flip: if siege { 0 } else { flip },
             damage: if siege { 0 } else { damage },
             die,
             reset: if siege { 0 } else { reset },
@@ -97,7 +96,7 @@ impl Weather {
             span,
             outages,
             regions,
-            pools: random.between(1, 2) as u32,
+            pools: if siege { 1 } else { random.between(1, 2) as u32 },
         }
     }
 

@@ -28,8 +28,8 @@ const START: i64 = 1_704_091_200_000;
 const RELAY_TIMEOUT: i64 = 10_000;
 const SENDER_TIMEOUT: i64 = 15_000;
 /// How long a drain may take once nothing goes wrong any more, in ms, and how many steps a run.
-const DRAIN_MS: i64 = 4 * 3_600_000;
-const STEPS_MAX: u64 = 400_000;
+const DRAIN_MS: i64 = 12 * 3_600_000;
+const STEPS_MAX: u64 = 1_000_000;
 /// Lines of a failure's trace.
 const TRACE_LINES: usize = 60;
 
@@ -77,7 +77,7 @@ enum Next {
     Take(usize),
     Acks { shard: usize, life: u64, post: u64, acks: Vec<Ack> },
     Timeout { shard: usize, life: u64, post: u64 },
-    Keep(usize),
+    Keep { aggregator: usize, life: u64 },
     Start(usize),
     Forward { region: usize, life: u64 },
     Settle { region: usize, life: u64, rows: Vec<LogRow>, answers: Vec<Option<Ack>> },
@@ -149,6 +149,8 @@ pub struct World {
     aggregators: Vec<Aggregator>,
     inbox: Vec<Vec<Parcel>>,
     lives: Vec<u64>,
+    /// Starts, so that each has one keeper.
+    lives_kept: Vec<u64>,
     forwarding: Vec<bool>,
     requests: u64,
     tally: Tally,
@@ -212,6 +214,7 @@ impl World {
             aggregators,
             inbox: vec![Vec::new(); n],
             lives: vec![0; n],
+            lives_kept: vec![0; n],
             forwarding: vec![false; n],
             requests: 0,
             tally: Tally::new(),
@@ -247,7 +250,7 @@ impl World {
                 self.say(line);
             }
             self.act(next)?;
-            if self.calm && self.made == self.weather.events && self.is_drained() {
+            if self.calm && self.step.is_multiple_of(16) && self.made == self.weather.events && self.is_drained() {
                 return self.check();
             }
         }
@@ -333,12 +336,14 @@ impl World {
             Next::Take(aggregator) => return self.take(aggregator),
             Next::Acks { shard, life, post, acks } => return self.judge(shard, life, post, acks),
             Next::Timeout { shard, life, post } => return self.judge(shard, life, post, Vec::new()),
-            Next::Keep(aggregator) => self.keep(aggregator),
+            Next::Keep { aggregator, life } if self.lives_kept[aggregator] == life => self.keep(aggregator),
             Next::Start(aggregator) => {
                 let uptime = self.now;
                 self.aggregators[aggregator].start(uptime)?;
                 let forwards = self.aggregators[aggregator].forwards;
-                self.at(100, Next::Keep(aggregator));
+                self.lives_kept[aggregator] += 1;
+                let life = self.lives_kept[aggregator];
+                self.at(100, Next::Keep { aggregator, life });
                 if forwards {
                     self.forwarding[aggregator] = true;
                     self.at(0, Next::Forward { region: aggregator, life: self.lives[aggregator] });
@@ -375,7 +380,7 @@ impl World {
                 self.act(Next::Skew)?;
             }
             Next::Group { .. } | Next::Alarm { .. } | Next::Commit { .. } => {}
-            Next::Forward { .. } | Next::Settle { .. } => {}
+            Next::Forward { .. } | Next::Settle { .. } | Next::Keep { .. } => {}
         }
         Ok(())
     }
@@ -407,7 +412,7 @@ impl World {
         self.senders[sender].queue.push_back(n);
         self.at(0, Next::Send(sender));
         if self.made < self.weather.events {
-            let most = 2 * self.weather.span / self.weather.events as i64;
+            let most = if self.calm { 0 } else { 3 * self.weather.span / self.weather.events as i64 };
             let wait = if self.random.below(3) == 0 { 0 } else { self.random.between(0, most) };
             self.at(wait, Next::Make);
         }
@@ -672,7 +677,7 @@ impl World {
                     full => {
                         let full = full.is_some();
                         if full {
-                            self.saw("an outbox is full");
+                            self.saw("senders are turned away");
                         }
                         self.gate(shard, Output::Answer(reply, None, client));
                     }
@@ -744,6 +749,10 @@ impl World {
             if self.shards[shard].core.as_ref().map(|core| core.meta().ids_first) > before {
                 self.saw("ids are forgotten");
             }
+        }
+        if self.shards[shard].core.as_ref().is_some_and(|core| core.health().log_rows > 0 && core.cut_at(now).is_none())
+        {
+            self.saw("an outbox is full");
         }
         if self.shards[shard].posting.is_none()
             && let Some(core) = &self.shards[shard].core
@@ -884,7 +893,8 @@ impl World {
             Ok(()) => {
                 let wait = if self.calm { 1_000 } else { (self.weather.span / 300).max(100) };
                 if self.aggregators[n].memory.is_some() {
-                    self.at(wait, Next::Keep(n));
+                    let life = self.lives_kept[n];
+                    self.at(wait, Next::Keep { aggregator: n, life });
                 }
             }
             Err(Died) => self.died(n),
@@ -970,15 +980,26 @@ impl World {
                 });
                 idle && shard.gated.is_empty()
             })
-            && self.aggregators.iter().all(|aggregator| aggregator.to_forward().is_empty())
+            && self.aggregators.iter().all(Aggregator::has_forwarded)
             && !self.next.values().any(|next| matches!(next, Next::Arrive { .. } | Next::Parcel { .. }))
     }
 
     fn waits(&self) -> String {
         let queued: usize = self.senders.iter().map(|sender| sender.queue.len()).sum();
-        let shards: Vec<_> = self.shards.iter().map(|shard| shard.core.as_ref().map(Core::health)).collect();
+        let shard = |shard: &ShardHost| {
+            let core = shard.core.as_ref().map(|core| (core.health(), core.due_at(self.now)));
+            (core, shard.gated.len(), shard.alarm_at, shard.posting)
+        };
+        let shards: Vec<_> = self.shards.iter().map(shard).collect();
         let forwards: Vec<_> = self.aggregators.iter().map(|aggregator| aggregator.to_forward().len()).collect();
-        format!("{queued} events queued, shards {shards:?}, {forwards:?} rows to forward")
+        let inflight: usize = self.senders.iter().map(|sender| sender.inflight.len()).sum();
+        let running: Vec<_> = self.aggregators.iter().map(|aggregator| aggregator.memory.is_some()).collect();
+        let inbox: Vec<_> = self.inbox.iter().map(Vec::len).collect();
+        format!(
+            "{} events made, {queued} queued, {inflight} requests out, shards {shards:?}, aggregators {running:?} with {inbox:?} \
+             parcels, {forwards:?} rows to forward",
+            self.made
+        )
     }
 
     /// All is drained: holds every figure against what was acknowledged.
