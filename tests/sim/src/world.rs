@@ -540,18 +540,15 @@ impl World {
             host.rows.disk().borrow_mut().sync((batch - host.synced) as usize);
             host.synced = batch;
         }
-        while let Some((at, output)) = host.gated.pop_front() {
-            if at > host.synced {
-                host.gated.push_front((at, output));
-                break;
-            }
-            let (life, region) = (host.life, host.region);
-            self.release(shard, life, region, output);
-            return self.synced(shard, batch);
+        let (life, synced) = (host.life, host.synced);
+        let leaves = host.gated.iter().take_while(|(at, _)| *at <= synced).count();
+        let outputs: Vec<_> = host.gated.drain(..leaves).collect();
+        for (_, output) in outputs {
+            self.release(shard, life, output);
         }
     }
 
-    fn release(&mut self, shard: usize, life: u64, _region: usize, output: Output) {
+    fn release(&mut self, shard: usize, life: u64, output: Output) {
         match output {
             Output::Answer((sender, request), outcome, client) => {
                 if let Some(outcome) = &outcome {
