@@ -11,10 +11,10 @@ use catchment_cells::credential::Identity;
 use catchment_cells::frame;
 use catchment_cells::key::{CellKey, Tier};
 use catchment_cells::limits::FRAME_BYTES_MAX;
-use catchment_cells::route::{PlacementMap, Region, Route, place};
+use catchment_cells::route::{Epoch, PlacementMap, Region, Route, place};
 use catchment_cells::{Cell, ClientId, Secret};
 use catchment_collector::shard::Post;
-use catchment_collector::{Claims, Hop, Outcome, Request, Verdict, Visitor};
+use catchment_collector::{Capacity, Claims, Hop, Outcome, Request, Verdict, Visitor};
 
 use crate::aggregator::{Aggregator, Died};
 use crate::model::{self, Event, Tally};
@@ -30,6 +30,8 @@ const SENDER_TIMEOUT: i64 = 15_000;
 /// How long a drain may take once nothing goes wrong any more, in ms, and how many steps a run.
 const DRAIN_MS: i64 = 12 * 3_600_000;
 const STEPS_MAX: u64 = 1_000_000;
+/// More than a run's senders use: quotas refuse nobody here.
+const CAPACITY: Capacity = Capacity { requests_per_s: 10_000 };
 /// Lines of a failure's trace.
 const TRACE_LINES: usize = 60;
 
@@ -178,7 +180,7 @@ impl World {
         let secret = Secret::new(&[7; 32]).expect("32 bytes are enough");
         let names: Vec<String> = (0..weather.regions).map(|n| format!("r{n}")).collect();
         let regions = names.iter().map(|name| Region { name: name.clone(), pools: weather.pools }).collect();
-        let map = PlacementMap { epoch: 1, regions };
+        let map = PlacementMap { epoch: first_epoch(), regions };
         let bounds = Bounds {
             memtable_bytes: weather.memtable_bytes,
             flush_ms: random.pick(&[100, 60_000]),
@@ -190,7 +192,7 @@ impl World {
         let senders = (0..random.between(2, 6))
             .map(|n| Sender {
                 client: ClientId::new(["shop", "blog", "app"][random.below(3) as usize]).expect("a client's name"),
-                route: Route { epoch: 1, name: format!("tab{n}") },
+                route: Route { epoch: first_epoch(), name: format!("tab{n}") },
                 queue: VecDeque::new(),
                 inflight: BTreeMap::new(),
                 failures: 0,
@@ -616,13 +618,13 @@ impl World {
     }
 
     fn load_for(&mut self, shard: usize, request: bool) -> Result<(), String> {
-        let nonce = self.random.bits();
+        let (nonce, now) = (self.random.bits(), self.clock(shard));
         let host = &mut self.shards[shard];
         if host.core.is_some() {
             return Ok(());
         }
         let first = request.then_some((&host.hop, nonce));
-        match Core::load(host.rows.clone(), &self.secret, first) {
+        match Core::load(host.rows.clone(), &self.secret, CAPACITY, first, now) {
             Ok(core) => host.core = core,
             Err(RowsError::Failed) => {}
             Err(RowsError::Broken(what)) => return Err(format!("{}: {what}", host.hop.placement.shard)),
@@ -747,7 +749,10 @@ impl World {
                 self.saw("ids are forgotten");
             }
         }
-        if self.shards[shard].core.as_ref().is_some_and(|core| core.health().log_rows > 0 && core.cut_at(now).is_none())
+        if self.shards[shard]
+            .core
+            .as_ref()
+            .is_some_and(|core| core.health(now).log_rows > 0 && core.cut_at(now).is_none())
         {
             self.saw("an outbox is full");
         }
@@ -973,7 +978,9 @@ impl World {
             && self.shards.iter().all(|shard| {
                 let core = shard.core.as_ref();
                 let idle = core.is_some_and(|core| {
-                    core.health().log_rows == 0 && core.health().outbox_frames == 0 && core.due_at(self.now).is_none()
+                    core.health(self.now).log_rows == 0
+                        && core.health(self.now).outbox_frames == 0
+                        && core.due_at(self.now).is_none()
                 });
                 idle && shard.gated.is_empty()
             })
@@ -984,7 +991,7 @@ impl World {
     fn waits(&self) -> String {
         let queued: usize = self.senders.iter().map(|sender| sender.queue.len()).sum();
         let shard = |shard: &ShardHost| {
-            let core = shard.core.as_ref().map(|core| (core.health(), core.due_at(self.now)));
+            let core = shard.core.as_ref().map(|core| (core.health(self.now), core.due_at(self.now)));
             (core, shard.gated.len(), shard.alarm_at, shard.posting)
         };
         let shards: Vec<_> = self.shards.iter().map(shard).collect();
@@ -1050,6 +1057,10 @@ impl World {
         }
         Ok((self.events.iter().filter(|event| event.acked).count() as u64, counted))
     }
+}
+
+fn first_epoch() -> Epoch {
+    Epoch::of_map(1).expect("maps are numbered from 1")
 }
 
 /// Adds a frame's cells and counters, as a flush would.

@@ -10,7 +10,7 @@ use catchment_cells::credential::Identity;
 use catchment_cells::route::Placement;
 use catchment_cells::{ClientId, Secret};
 use catchment_collector::shard::Post;
-use catchment_collector::{Claims, Hop, Request, Visitor};
+use catchment_collector::{Capacity, Claims, Hop, Request, Visitor};
 use catchment_sim::aggregator::Aggregator;
 use catchment_sim::random::Random;
 use catchment_sim::shard::{Core, Rows};
@@ -41,12 +41,14 @@ fn request(n: i64, at: i64, client: &ClientId, random: &mut Random) -> Request {
 #[test]
 fn an_hour_without_an_aggregator_loses_nothing() {
     let (secret, client, mut random) = (Secret::new(&[7; 32]).unwrap(), ClientId::new("shop").unwrap(), Random::new(1));
-    let placement = Placement { region: "eu".into(), shard: "eu/pool/0".into() };
+    let placement = Placement { region: "eu".into(), shard: "eu/pool/0".into(), level: 0 };
     let claims =
         Claims { client: client.clone(), identity: Identity::User, backfill: false, ignore_foreign_client: false };
     let hop = Hop { placement, claims, visitor: Visitor::default() };
     let rows = Rows::default();
-    let mut core = Core::load(rows.clone(), &secret, Some((&hop, 1))).unwrap().unwrap();
+    let mut core = Core::load(rows.clone(), &secret, Capacity { requests_per_s: 10_000 }, Some((&hop, 1)), START)
+        .unwrap()
+        .unwrap();
     let bounds = Bounds { memtable_bytes: 32 << 20, flush_ms: 60_000, log_bytes: 4 << 30 };
     let mut aggregator = Aggregator::new(Some("eu".into()), false, bounds, secret);
     aggregator.start(0).unwrap();
@@ -78,7 +80,7 @@ fn an_hour_without_an_aggregator_loses_nothing() {
         if core.cut_at(now).is_some_and(|at| at <= now) {
             core.cut(now).unwrap();
         }
-        frames_most = frames_most.max(core.health().outbox_frames);
+        frames_most = frames_most.max(core.health(now).outbox_frames);
         let away = now < START + HOUR_MS;
         if let Some((at, post)) = posting.take_if(|(at, _)| *at <= now) {
             let mut acks = Vec::new();
@@ -88,7 +90,7 @@ fn an_hour_without_an_aggregator_loses_nothing() {
                 acks = aggregator.take(&frames, at, at, &mut random, 0).unwrap();
             }
             core.judge(acks, post.first, post.count, 2, now).unwrap();
-            if !away && core.health().outbox_frames == 0 {
+            if !away && core.health(now).outbox_frames == 0 {
                 caught_up = Some(now - START - HOUR_MS);
             }
         }
