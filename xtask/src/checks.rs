@@ -18,6 +18,17 @@ const KILLS_FAST: &str = "12";
 const NO_CHROMIUM: &str =
     "browser tests are skipped: Chromium is missing; `cargo xtask test --install` installs it by apt";
 
+/// Runs of the simulation in the everyday test.
+const SIM_RUNS: &str = "3000";
+
+/// Runs the simulation alone: `--runs N` and `--seed S` are its own.
+pub(crate) fn sim(args: &[String]) -> Result<ExitCode, String> {
+    tools::compiler()?;
+    Step::begin("build the simulation").run(native("build", &["--bins"]))?;
+    let status = command("target/debug/sim", &[]).args(args).status().map_err(|error| format!("sim: {error}."))?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 /// Runs every check; stops at the first that fails.
 pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     let (mut fast, mut install) = (false, false);
@@ -55,6 +66,8 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     tools::node_packages()?;
     builds::programs(&CRASH_POINTS)?;
     builds::edge()?;
+    let simulation = command("target/debug/sim", &["--runs", SIM_RUNS]);
+    Step::begin("simulate").run(simulation)?;
     Step::begin("test the SDK's parts").run(node_tests("sdk/test", &[])?)?;
     tools::wrangler()?;
     let dry_run = node_tests("tests/cloudflare", &[])?;

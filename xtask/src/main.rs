@@ -17,7 +17,8 @@ const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] 
        cargo xtask bench live [--seconds N] [--json]
        cargo xtask build [--release]
        cargo xtask test [--fast] [--install]
-       cargo xtask test fuzz [--seconds N] [TARGET…]";
+       cargo xtask test fuzz [--seconds N] [TARGET…]
+       cargo xtask test sim [--runs N] [--seed S]";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -28,6 +29,7 @@ fn main() -> ExitCode {
         Some("build") if args.is_empty() => build().map(|()| ExitCode::SUCCESS),
         Some("build") if args == ["--release"] => build().and_then(|()| builds::released()).map(|()| ExitCode::SUCCESS),
         Some("test") if args.first().is_some_and(|arg| arg == "fuzz") => fuzz::run(&args[1..]),
+        Some("test") if args.first().is_some_and(|arg| arg == "sim") => checks::sim(&args[1..]),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
     };

@@ -1,21 +1,29 @@
-//! What an aggregator decides, without I/O and without a clock: which frames are stored ([`marks`]), which cells are
-//! open ([`memtable`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`]), which
+//! What an aggregator decides, without I/O and without a clock: which frames are stored ([`ingest`], [`marks`]) and which are
+//! passed on ([`forwarding`]), how long the log keeps them ([`log`]), which cells are open ([`tables`], [`memtable`]) and which are
+//! in which run ([`runs`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`]), which
 //! cells answer it ([`planner`]) and what they say ([`answer`]), and who is looked at ([`watched`]).
 
 pub mod answer;
+pub mod forwarding;
+pub mod ingest;
 pub mod limits;
+pub mod log;
 pub mod marks;
 pub mod memtable;
 pub mod planner;
 pub mod question;
 pub mod rollup;
+pub mod runs;
+pub mod tables;
 pub mod view;
 pub mod watched;
 
 pub use answer::Answer;
+pub use log::LogRow;
 pub use marks::{Decision, Mark};
 pub use memtable::Memtable;
 pub use planner::Plan;
 pub use question::Question;
+pub use tables::Tables;
 pub use view::View;
 pub use watched::Watched;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU64, NonZeroUsize};
 use std::path::{Path, PathBuf};
 
+use catchment_aggregator_core::tables::Bounds;
 use catchment_cells::Secret;
 use catchment_cells::secret::SecretTooShort;
 use catchment_link::Tls;
@@ -66,6 +67,16 @@ impl Default for Limits {
             memtable_bytes: const { NonZeroUsize::new(32 << 20).expect("32 MiB aren't 0") },
             flush_s: 60,
             log_bytes: const { NonZeroU64::new(4 << 30).expect("4 GiB aren't 0") },
+        }
+    }
+}
+
+impl From<Limits> for Bounds {
+    fn from(limits: Limits) -> Bounds {
+        Bounds {
+            memtable_bytes: limits.memtable_bytes.get(),
+            flush_ms: i64::try_from(limits.flush_s).map_or(i64::MAX, |flush_s| flush_s.saturating_mul(1_000)),
+            log_bytes: limits.log_bytes.get(),
         }
     }
 }

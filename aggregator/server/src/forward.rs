@@ -5,24 +5,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use catchment_aggregator_core::Watched;
+use catchment_aggregator_core::forwarding::{self, Ground, Settled};
+use catchment_aggregator_core::tables::Blocks;
+use catchment_aggregator_core::{LogRow, Watched};
 use catchment_cells::Secret;
-use catchment_cells::ack::{Ack, Status};
+use catchment_cells::ack::Ack;
 use catchment_cells::limits::LINK_WINDOW;
 use catchment_link::{Client, LinkError};
 use tokio::sync::Notify;
 use tokio::time::{sleep, timeout};
 use tracing::warn;
 
-use crate::cells::Blocks;
 use crate::clock::now_ms;
-use crate::store::{LogRow, Store, StoreError};
+use crate::store::{Store, StoreError};
 use crate::{crash, metrics};
 
 /// Bytes that one batch of frames may have.
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// Bytes of frames that central refused; at the bound the next one isn't parked but tried again, and the log grows.
-const PARKED_BYTES_MAX: u64 = 1 << 30;
 /// How long to wait for news of new frames before looking.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// The pause after a failure; it doubles with each further one, up to the other.
@@ -43,15 +42,11 @@ pub(crate) struct Forwarder {
     parked_bytes: u64,
 }
 
-/// What an answer of central means for the frame.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Central has it.
-    Done,
-    /// Central will never take it.
-    Park,
-    /// It is to be sent again, with all that follow.
-    Again,
+/// What the core's decisions are carried out on.
+struct Stand<'a> {
+    store: &'a Store,
+    parked_frames: &'a mut u64,
+    parked_bytes: u64,
 }
 
 impl Forwarder {
@@ -84,7 +79,7 @@ impl Forwarder {
             crash::point("forward.before_send");
             let answers = self.central.send(rows.iter().map(|row| row.frame.clone()).collect()).await;
             crash::point("forward.after_ack");
-            if self.settle(&rows, &answers)? {
+            if self.settle(&rows, answers)? {
                 pause = PAUSE_MIN;
             } else {
                 sleep(pause).await;
@@ -108,30 +103,27 @@ impl Forwarder {
     }
 
     /// Moves the cursor past what is done with, and says whether that is all of it.
-    fn settle(&mut self, rows: &[LogRow], answers: &[Result<Ack, LinkError>]) -> Result<bool, StoreError> {
-        let mut done = 0;
-        for (row, answer) in rows.iter().zip(answers) {
-            if answer.as_ref().is_ok_and(|ack| ack.watched) {
-                self.watch(row)?;
-            }
-            match outcome(answer) {
-                Outcome::Done => {}
-                Outcome::Park if self.parked_bytes < PARKED_BYTES_MAX => self.park(row, answer)?,
-                Outcome::Park | Outcome::Again => break,
-            }
-            done += 1;
+    fn settle(&mut self, rows: &[LogRow], answers: Vec<Result<Ack, LinkError>>) -> Result<bool, StoreError> {
+        let mut unanswered = None;
+        let answers: Vec<Option<Ack>> = answers
+            .into_iter()
+            .map(|answer| answer.map_err(|error| unanswered = unanswered.take().or(Some(error))).ok())
+            .collect();
+        for (row, _) in rows.iter().zip(&answers).filter(|(_, ack)| ack.as_ref().is_some_and(|ack| ack.watched)) {
+            self.watch(row)?;
         }
+        let parked_bytes = self.parked_bytes;
+        let mut stand = Stand { store: &self.store, parked_frames: &mut self.parked_frames, parked_bytes };
+        let Settled { done, parked_bytes } = forwarding::settle(&mut stand, rows, &answers, parked_bytes)?;
+        self.parked_bytes += parked_bytes;
         if done > 0 {
-            let position = rows[done - 1].position + 1;
-            self.store.set_forwarded(position)?;
-            crash::point("forward.after_cursor");
-            self.cursor.store(position, Ordering::Release);
+            self.cursor.store(rows[done - 1].position + 1, Ordering::Release);
             metrics::count_forwarded("settled", done);
         }
         if let Some(answer) = answers.get(done) {
-            let (status, reason) = match answer {
-                Ok(ack) => (ack.status.as_str(), ack.detail.clone()),
-                Err(error) => ("no_answer", error.to_string()),
+            let (status, reason) = match (answer, unanswered) {
+                (Some(ack), _) => (ack.status.as_str(), ack.detail.clone()),
+                (None, error) => ("no_answer", error.map_or(String::new(), |error| error.to_string())),
             };
             metrics::count_forwarded(status, 1);
             warn!(position = rows[done].position, status, reason, "central did not take a frame; it is sent again");
@@ -141,20 +133,29 @@ impl Forwarder {
 
     /// Watches the clients of a frame.
     fn watch(&self, row: &LogRow) -> Result<(), StoreError> {
-        let blocks = Blocks::of(row, &self.secret)?;
+        let blocks = Blocks::of(row, &self.secret).map_err(|error| StoreError::frame(row, &error))?;
         let mut watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         for client in blocks.cells.0.keys() {
             watched.watch(client, now_ms());
         }
         Ok(())
     }
+}
 
-    fn park(&mut self, row: &LogRow, answer: &Result<Ack, LinkError>) -> Result<(), StoreError> {
-        let Ok(ack) = answer else { return Ok(()) };
+impl Ground for Stand<'_> {
+    type Error = StoreError;
+
+    fn set_forwarded(&mut self, position: u64) -> Result<(), StoreError> {
+        self.store.set_forwarded(position)?;
+        crash::point("forward.after_cursor");
+        Ok(())
+    }
+
+    fn park(&mut self, row: &LogRow, ack: &Ack) -> Result<(), StoreError> {
         self.store.park(row, ack.status)?;
-        self.parked_frames += 1;
+        *self.parked_frames += 1;
         self.parked_bytes += row.frame.len() as u64;
-        metrics::set_parked(self.parked_frames, self.parked_bytes);
+        metrics::set_parked(*self.parked_frames, self.parked_bytes);
         metrics::count_forwarded(ack.status.as_str(), 1);
         let (status, shard) = (ack.status.as_str(), ack.producer.shard());
         warn!(
@@ -166,17 +167,5 @@ impl Forwarder {
             "central refuses a frame; it is parked"
         );
         Ok(())
-    }
-}
-
-/// Sorts the answers. Frames were checked before they got into the log: a bad MAC, a foreign home or an unknown version is
-/// a central that is set up differently, and waits until it isn't. A gap is looked at only when all frames before it are
-/// done with, so that what central misses is nothing that it will ever get.
-fn outcome(answer: &Result<Ack, LinkError>) -> Outcome {
-    let Ok(ack) = answer else { return Outcome::Again };
-    match ack.status {
-        Status::Stored => Outcome::Done,
-        Status::Gap | Status::Fork | Status::Malformed => Outcome::Park,
-        Status::BadMac | Status::Version | Status::Busy | Status::WrongHome | Status::Unreachable => Outcome::Again,
     }
 }

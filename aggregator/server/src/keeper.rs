@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use catchment_aggregator_core::log::needed_from;
+use catchment_aggregator_core::runs::Folder;
 use tracing::info;
 
 use crate::cells::Cells;
 use crate::health::Health;
-use crate::store::{Cursor, Folder, StoreError};
+use crate::store::{Cursor, StoreError};
 use crate::{crash, metrics};
 
 /// So often the keeper looks.
@@ -49,7 +51,7 @@ impl Keeper {
             self.flush()?;
         }
         self.truncate(flush)?;
-        let Some(bucket) = self.folder.next() else { return Ok(false) };
+        let Some(bucket) = self.folder.pop() else { return Ok(false) };
         metrics::count_folded(self.cells.store().fold(&bucket)?);
         Ok(true)
     }
@@ -65,10 +67,9 @@ impl Keeper {
 
     /// Cuts the log off where neither a restart nor central needs it.
     fn truncate(&mut self, flushed: bool) -> Result<(), StoreError> {
-        let mut position = self.cells.store().cursor(Cursor::Flushed)?;
-        if let Some(forwarded) = &self.forwarded {
-            position = position.min(forwarded.load(Ordering::Acquire));
-        }
+        let flushed_through = self.cells.store().cursor(Cursor::Flushed)?;
+        let forwarded = self.forwarded.as_ref().map(|forwarded| forwarded.load(Ordering::Acquire));
+        let position = needed_from(flushed_through, forwarded);
         if flushed || self.cells.is_truncation_due(position) {
             self.cells.truncate(position)?;
             crash::point("truncate.after");

@@ -7,7 +7,7 @@ use catchment_cells::ack::Status;
 use metrics::{counter, gauge, histogram};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
-use crate::store::LogRow;
+use catchment_aggregator_core::LogRow;
 
 /// Bounds of the histograms' buckets, in seconds.
 const SECONDS: &[f64] = &[0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 30.0];

@@ -27,8 +27,9 @@ pub const IDS_ROWS_MAX: u64 = 8_192;
 
 /// Rows in the ring of the log.
 pub const LOG_ROWS_MAX: u64 = 512;
-/// Rows since the last cut at which the next one is due.
-pub const CUT_ROWS: u64 = 256;
+/// Rows since the last cut at which the next one is due. At the 20 rows a second that there can be, an hour without a home is
+/// 161 cuts, which the outbox holds.
+pub const CUT_ROWS: u64 = 448;
 /// Bytes of bodies since the last cut at which the next one is due.
 pub const CUT_BYTES: usize = 1_000_000;
 /// Cells since the last cut at which the next one is due.
@@ -60,6 +61,7 @@ const _: () =
 const _: () = assert!(FRAME_BYTES_MAX <= 2_000_000, "a frame fits a row of the platform");
 // An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
 const _: () = assert!((IDS_ROW_FULL + 2 * (CUT_BYTES + LOG_ROW_BYTES) / 40) * 8 <= 2_000_000, "a row of ids fits, too");
+const _: () = assert!(3_600 * 20 / CUT_ROWS + CUT_FRAMES_MAX < OUTBOX_FRAMES_MAX, "an outbox holds an hour's cuts");
 const _: () = assert!(CUT_ROWS < LOG_ROWS_MAX && REQUEST_EVENTS_MAX < IDS_MAX);
 const _: () = assert!(
     MEASURE_NAMES_MAX * (DIGEST_IMAGE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16_384 <= FRAME_BYTES_MAX,

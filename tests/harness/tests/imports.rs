@@ -42,6 +42,7 @@ fn imports_point_at_cells_and_never_across() {
         ("catchment-dashboard", &["catchment-cells"]),
         ("catchment-fuzz", &["catchment-aggregator-core", "catchment-cells", "catchment-collector", "catchment-link"]),
         ("catchment-harness", &["catchment-cells"]),
+        ("catchment-sim", &["catchment-aggregator-core", "catchment-cells", "catchment-collector"]),
         ("catchment-xtask", &[]),
     ]);
     let packages = dependencies(false);

@@ -1,10 +1,9 @@
 //! Cells on disk: rows of `(store key, run)`. A flush writes a run; a fold merges the runs of a key.
 
-use std::collections::HashMap;
-
-use catchment_aggregator_core::Memtable;
 use catchment_aggregator_core::planner::{Cube, Span};
-use catchment_cells::codec::{DecodeError, Reader};
+use catchment_aggregator_core::runs::{Change, Fold, Folder, split_run};
+use catchment_aggregator_core::tables::Frozen;
+use catchment_cells::codec::DecodeError;
 use catchment_cells::key::{CellKey, Values};
 use catchment_cells::{Cell, ClientId};
 use fjall::{OwnedWriteBatch, Readable};
@@ -13,14 +12,6 @@ use jiff::tz::TimeZone;
 use super::{Cursor, Store, StoreError};
 use crate::crash;
 
-/// Bytes of a run in a row's key.
-const RUN_BYTES: usize = 8;
-/// Runs of a bucket that are folded at once.
-const FOLD_RUNS: u32 = 8;
-/// Flushes that pass a bucket by, after which it is folded whatever the number of its runs: late events may be over.
-const FOLD_IDLE_FLUSHES: u64 = 16;
-/// Buckets that wait to be folded; those that come at the bound stay as they are, which costs reading time only.
-const FOLD_BUCKETS_MAX: usize = 200_000;
 /// Rows that one batch of a fold removes, roughly.
 const FOLD_BATCH_ROWS: usize = 2_000;
 
@@ -30,64 +21,13 @@ pub(crate) struct Snapshot {
     snapshot: fjall::Snapshot,
 }
 
-/// Which buckets have several runs. A restart forgets it: what was waiting then stays in several runs until the bucket is
-/// written to again.
-#[derive(Debug, Default)]
-pub(crate) struct Folder {
-    flushes: u64,
-    /// By what a bucket's row keys begin with: its runs, and the last flush that wrote to it.
-    buckets: HashMap<Vec<u8>, (u32, u64)>,
-    due: Vec<Vec<u8>>,
-}
-
-impl Folder {
-    fn touch(&mut self, bucket: Vec<u8>) {
-        if self.buckets.len() >= FOLD_BUCKETS_MAX && !self.buckets.contains_key(&bucket) {
-            return;
-        }
-        let (runs, last_flush) = self.buckets.entry(bucket).or_default();
-        *runs += 1;
-        *last_flush = self.flushes;
-    }
-
-    /// A flush is over: decides which buckets are due.
-    fn flushed(&mut self) {
-        let flushes = self.flushes;
-        let gone = self
-            .buckets
-            .extract_if(|_, (runs, last_flush)| *runs >= FOLD_RUNS || flushes - *last_flush >= FOLD_IDLE_FLUSHES);
-        self.due.extend(gone.filter(|(_, (runs, _))| *runs > 1).map(|(bucket, _)| bucket));
-        self.flushes += 1;
-    }
-
-    /// A bucket to fold now.
-    pub(crate) fn next(&mut self) -> Option<Vec<u8>> {
-        self.due.pop()
-    }
-}
-
 impl Store {
     /// Writes a memtable as one run, with the hours and days made of its minutes and the log position that cells now
     /// reach, in one synced batch.
-    pub(crate) fn flush(
-        &self,
-        memtable: &Memtable,
-        zone: &TimeZone,
-        run: u64,
-        folder: &mut Folder,
-    ) -> Result<(), StoreError> {
+    pub(crate) fn flush(&self, frozen: &Frozen, zone: &TimeZone, folder: &mut Folder) -> Result<(), StoreError> {
         let mut batch = self.synced_batch();
-        let mut bucket = None;
-        memtable.for_each_tier(zone, |key, cell| {
-            let (prefix, _) = CellKey::range(&key.client, &key.cube, key.tier, key.bucket, key.bucket);
-            // Keys come bucket by bucket.
-            if bucket.as_ref() != Some(&prefix) {
-                folder.touch(prefix.clone());
-                bucket = Some(prefix);
-            }
-            self.put_cell(&mut batch, key.encode(), run, cell);
-        });
-        batch.insert(&self.meta, Cursor::Flushed.key(), run.to_le_bytes());
+        frozen.for_each_row(zone, folder, |row_key, cell| self.put_cell(&mut batch, row_key, cell));
+        batch.insert(&self.meta, Cursor::Flushed.key(), frozen.run.to_le_bytes());
         crash::point("flush.before_commit");
         batch.commit()?;
         crash::point("flush.after_commit");
@@ -99,27 +39,22 @@ impl Store {
     pub(crate) fn fold(&self, bucket: &[u8]) -> Result<usize, StoreError> {
         let mut removed = 0;
         let mut batch = self.database.batch();
-        // The key at hand, its last run, its merged cell, and whether it had several.
-        let mut open: Option<(Vec<u8>, u64, Cell, bool)> = None;
+        let mut fold = Fold::default();
+        let mut apply = |batch: &mut OwnedWriteBatch, change: Change<'_>| match change {
+            Change::Remove(row_key) => {
+                batch.remove(&self.cells, row_key);
+                removed += 1;
+            }
+            Change::Put(row_key, cell) => self.put_cell(batch, row_key, cell),
+        };
         for guard in self.cells.prefix(bucket) {
             let (row_key, value) = guard.into_inner()?;
-            let (key, run) = split_run(&row_key).map_err(cell_row)?;
-            let cell = Cell::decode_stored(&value).map_err(cell_row)?;
-            if let Some((open_key, open_run, merged, several)) = &mut open
-                && open_key == key
-            {
-                batch.remove(&self.cells, [&open_key[..], &open_run.to_be_bytes()].concat());
-                removed += 1;
-                merged.merge(&cell);
-                (*open_run, *several) = (run, true);
-                continue;
-            }
-            self.put_folded(&mut batch, open.replace((key.to_vec(), run, cell, false)));
-            if batch.len() >= FOLD_BATCH_ROWS {
+            let complete = fold.row(&row_key, &value, |change| apply(&mut batch, change)).map_err(cell_row)?;
+            if complete && batch.len() >= FOLD_BATCH_ROWS {
                 self.commit_fold(std::mem::replace(&mut batch, self.database.batch()))?;
             }
         }
-        self.put_folded(&mut batch, open);
+        fold.finish(|change| apply(&mut batch, change));
         self.commit_fold(batch)?;
         Ok(removed)
     }
@@ -127,12 +62,6 @@ impl Store {
     /// The cells as they are now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { store: self.clone(), snapshot: self.database.snapshot() }
-    }
-
-    fn put_folded(&self, batch: &mut OwnedWriteBatch, open: Option<(Vec<u8>, u64, Cell, bool)>) {
-        if let Some((key, run, cell, true)) = open {
-            self.put_cell(batch, key, run, &cell);
-        }
     }
 
     /// Not synced: a fold that is lost leaves its runs as they were.
@@ -145,11 +74,10 @@ impl Store {
         Ok(())
     }
 
-    fn put_cell(&self, batch: &mut OwnedWriteBatch, mut key: Vec<u8>, run: u64, cell: &Cell) {
-        key.extend_from_slice(&run.to_be_bytes());
+    fn put_cell(&self, batch: &mut OwnedWriteBatch, row_key: Vec<u8>, cell: &Cell) {
         let mut value = Vec::with_capacity(128);
         cell.encode_stored(&mut value);
-        batch.insert(&self.cells, key, value);
+        batch.insert(&self.cells, row_key, value);
     }
 }
 
@@ -177,14 +105,6 @@ impl Snapshot {
         }
         Ok(())
     }
-}
-
-/// A row key's store key and run.
-fn split_run(row_key: &[u8]) -> Result<(&[u8], u64), DecodeError> {
-    let (key, run) = row_key
-        .split_at_checked(row_key.len().saturating_sub(RUN_BYTES))
-        .ok_or(DecodeError::Truncated { needed: RUN_BYTES, remaining: row_key.len() })?;
-    Ok((key, u64::from_be_bytes(Reader::new(run).array()?)))
 }
 
 fn cell_row(error: DecodeError) -> StoreError {

@@ -4,9 +4,10 @@
 //! its disk back at once (docs/BENCHMARKS.md, "Log on fjall"); rows before the cursors that a table still holds, or that
 //! a restart reads back from the journal, are passed over.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 
 use bytes::Bytes;
+use catchment_aggregator_core::LogRow;
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ClientId;
@@ -17,83 +18,8 @@ use fjall::{AbstractTree, PersistMode};
 
 use super::{Cursor, Store, StoreError};
 
-/// The version byte of a log's row.
+/// The version byte of a parked row.
 const VERSION: u8 = 1;
-/// Rows are counted together until they have so many bytes.
-const SEGMENT_BYTES: u64 = 64 << 10;
-
-/// A frame in the log.
-#[derive(Debug, Clone)]
-pub(crate) struct LogRow {
-    /// Its place, from 1.
-    pub position: u64,
-    /// When it arrived, in ms.
-    pub received_at: i64,
-    /// Its bytes.
-    pub frame: Bytes,
-}
-
-/// How many bytes of frames the log has.
-#[derive(Debug, Default)]
-pub(crate) struct LogSize {
-    /// Of each segment, the position after its last row, and its bytes.
-    segments: VecDeque<(u64, u64)>,
-    bytes: u64,
-}
-
-impl LogRow {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::with_capacity(9 + self.frame.len());
-        out.push(VERSION);
-        out.extend_from_slice(&self.received_at.to_le_bytes());
-        out.extend_from_slice(&self.frame);
-        out
-    }
-
-    fn decode(key: &[u8], value: Bytes) -> Result<LogRow, DecodeError> {
-        let position = u64::from_be_bytes(Reader::new(key).array()?);
-        let mut reader = Reader::new(&value);
-        match reader.u8()? {
-            VERSION => {}
-            version => return Err(DecodeError::Version(version)),
-        }
-        let received_at = reader.i64()?;
-        let frame = value.slice(value.len() - reader.remaining()..);
-        Ok(LogRow { position, received_at, frame })
-    }
-}
-
-impl LogSize {
-    /// A row was appended.
-    pub(crate) fn append(&mut self, row: &LogRow) {
-        let bytes = row.frame.len() as u64;
-        self.bytes += bytes;
-        match self.segments.back_mut() {
-            Some((end, segment)) if *segment < SEGMENT_BYTES => {
-                *end = row.position + 1;
-                *segment += bytes;
-            }
-            _ => self.segments.push_back((row.position + 1, bytes)),
-        }
-    }
-
-    /// All rows before the position are gone.
-    pub(crate) fn truncate(&mut self, position: u64) {
-        while let Some((_, bytes)) = self.segments.pop_front_if(|(end, _)| *end <= position) {
-            self.bytes -= bytes;
-        }
-    }
-
-    /// Bytes of frames, give or take a segment.
-    pub(crate) fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
-    /// Bytes of those before the position, give or take a segment.
-    pub(crate) fn bytes_before(&self, position: u64) -> u64 {
-        self.segments.iter().take_while(|(end, _)| *end <= position).map(|(_, bytes)| bytes).sum()
-    }
-}
 
 impl Store {
     /// Appends rows with the marks after them, and the cubes that they are the first to have, in one synced batch.

@@ -6,17 +6,15 @@ mod log;
 use std::path::Path;
 use std::sync::Arc;
 
+use catchment_aggregator_core::LogRow;
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ClientId;
 use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
-use catchment_cells::frame::Producer;
+use catchment_cells::frame::{FrameError, Producer};
 use catchment_cells::limits::{CUBE_DIMENSIONS_MAX, NAME_BYTES_MAX};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use thiserror::Error;
-
-pub(crate) use self::cells::Folder;
-pub(crate) use self::log::{LogRow, LogSize};
 
 /// The format of the whole store.
 const VERSION: u8 = 1;
@@ -60,6 +58,13 @@ pub(crate) enum StoreError {
 impl From<fjall::Error> for StoreError {
     fn from(error: fjall::Error) -> Self {
         StoreError::Fjall(Arc::new(error))
+    }
+}
+
+impl StoreError {
+    /// A frame of the log that can't be read any more.
+    pub(crate) fn frame(row: &LogRow, error: &FrameError) -> StoreError {
+        StoreError::Frame { position: row.position, reason: error.to_string() }
     }
 }
 

@@ -3,6 +3,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
+use catchment_aggregator_core::LogRow;
 use catchment_cells::ack::Status;
 use catchment_link::Client;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -11,7 +12,7 @@ use serde_json::Value;
 use super::kit::{DAY, Folder, Shard, client, one};
 use super::serving::{Running, tls, write_config, write_files};
 use crate::server::{Server, StartError};
-use crate::store::{Cursor, LogRow, Store};
+use crate::store::{Cursor, Store};
 
 #[tokio::test]
 async fn a_central_that_comes_when_frames_are_gone_is_refused() {

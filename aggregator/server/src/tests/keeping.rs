@@ -188,7 +188,7 @@ fn bench_a_day() {
         let (cells, mut longest) = (aggregator.cells.clone(), Duration::ZERO);
         let started = Instant::now();
         std::thread::scope(|scope| {
-            let flush = scope.spawn(|| cells.flush(&mut crate::store::Folder::default()).unwrap());
+            let flush = scope.spawn(|| cells.flush(&mut catchment_aggregator_core::runs::Folder::default()).unwrap());
             while !flush.is_finished() {
                 let started = Instant::now();
                 aggregator.send(shard.cut(one(&a, DAY)));

@@ -4,9 +4,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use catchment_aggregator_core::LogRow;
 
 use super::kit::Folder;
-use crate::store::{LogRow, Store};
+use crate::store::Store;
 
 /// Bytes of one row, which don't compress, and rows of a MiB.
 const ROW_BYTES: usize = 4_096;
