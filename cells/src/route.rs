@@ -259,7 +259,7 @@ mod tests {
             let mean = 32_000 / slices as i32;
             // Six times the standard deviation of a binomial count.
             let within = 6.0 * f64::from(mean).sqrt() + 0.02 * f64::from(mean);
-            assert!(events.values().all(|&n| f64::from((n - mean as i32).abs()) < within), "{events:?}");
+            assert!(events.values().all(|&n| f64::from((n - mean).abs()) < within), "{events:?}");
         }
         let other = Route { epoch: Epoch::of_map(2).unwrap().at_level(1), name: String::new() };
         assert_eq!(super::place(&map, &client, &other, false), Err(PlacementError::UnknownEpoch(other.epoch)));
