@@ -13,7 +13,9 @@ use steps::{Step, root};
 
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
-       cargo xtask bench live [--seconds N] [--json]
+       cargo xtask bench collector [--events N] [--json]
+       cargo xtask bench edge|pipeline|live [--seconds N] [--json]
+       cargo xtask bench ingest|relay|bytes|cost [--json]
        cargo xtask build
        cargo xtask test [--fast] [--install]";
 

@@ -6,7 +6,7 @@ use std::hash::Hasher;
 
 use catchment_cells::cell::micros;
 use catchment_cells::credential::Identity;
-use catchment_cells::cube;
+use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
     CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
 };
@@ -36,6 +36,7 @@ pub struct Collector {
     secret: Secret,
     frame_key: FrameKey,
     meta: Meta,
+    cubes: Vec<Cube>,
     keys: HashMap<ClientId, Keys>,
     ids: Ids,
     /// Number and last receipt of each row of ids, oldest first.
@@ -115,10 +116,16 @@ pub struct CutFrame {
 impl Collector {
     /// Takes up a shard's state. Hand in its rows of ids and its log since `meta.folded_through` next.
     pub fn new(secret: Secret, meta: Meta) -> Self {
+        Collector::with_cubes(secret, meta, cube::DEFAULT)
+    }
+
+    /// As [`new`](Self::new), with these cubes instead of the default ones.
+    pub fn with_cubes(secret: Secret, meta: Meta, cubes: &[Cube]) -> Self {
         Collector {
             frame_key: secret.frame_key(&meta.producer),
             secret,
             meta,
+            cubes: cubes.to_vec(),
             keys: HashMap::new(),
             ids: Ids::default(),
             ids_rows: VecDeque::new(),
@@ -373,7 +380,7 @@ impl Collector {
         self.ids.insert(id);
         self.open.ids.push(id);
         let user = identity(&event, request, keys.identity, at);
-        self.open.add(request, &event, minute, Coupon::of(user), counts);
+        self.open.add(&self.cubes, request, &event, minute, Coupon::of(user), counts);
         Ok(Reason::Accepted)
     }
 }
@@ -388,6 +395,7 @@ impl Open {
     /// Adds an event to the cells of its cubes.
     fn add(
         &mut self,
+        cubes: &[Cube],
         request: &Request,
         event: &Event<'_>,
         minute: i64,
@@ -416,7 +424,7 @@ impl Open {
             measures.push((&**name, micros));
         }
         let section = self.cells.0.entry(client.clone()).or_default();
-        for cube in cube::DEFAULT {
+        for cube in cubes {
             let values: Values = cube.dimensions.iter().map(|name| dimension(event, request, name)).collect();
             if !values.is_empty() && values.iter().all(Option::is_none) {
                 continue;

@@ -1,9 +1,15 @@
 //! `cargo xtask bench`: what the running system manages on this machine.
 
+mod edge;
+mod figures;
+mod firehose;
+mod http;
 mod live;
 mod load;
 mod machine;
+mod pipeline;
 mod readers;
+mod stand;
 
 use std::process::ExitCode;
 
@@ -19,16 +25,29 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
+    Edge(edge::Args),
+    /// All processes together: the most events a second whose answers are fresh.
+    Pipeline(pipeline::Args),
     /// Readers of live views: how fresh they are, what they cost, and how they come back.
     Live(live::Args),
 }
 
+/// Whether all is as it must be.
+async fn run(what: What) -> catchment_harness::Result<bool> {
+    match what {
+        What::Edge(args) => edge::run(args).await,
+        What::Pipeline(args) => pipeline::run(args).await,
+        What::Live(args) => live::run(args).await,
+    }
+}
+
 #[tokio::main]
 async fn main() -> ExitCode {
-    let What::Live(args) = Args::parse().what;
+    let what = Args::parse().what;
     let outcome = tokio::select! {
         // What is dropped half-way stops its processes and removes its folder.
-        outcome = live::run(args) => outcome,
+        outcome = run(what) => outcome,
         _ = tokio::signal::ctrl_c() => Ok(false),
     };
     match outcome {
