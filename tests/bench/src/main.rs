@@ -1,5 +1,6 @@
 //! `cargo xtask bench`: what the running system manages on this machine.
 
+mod collector;
 mod edge;
 mod figures;
 mod firehose;
@@ -25,6 +26,8 @@ struct Args {
 
 #[derive(Debug, Subcommand)]
 enum What {
+    /// The collector by itself, natively and as Wasm, beside DuckDB.
+    Collector(collector::Args),
     /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
     Edge(edge::Args),
     /// All processes together: the most events a second whose answers are fresh.
@@ -36,6 +39,7 @@ enum What {
 /// Whether all is as it must be.
 async fn run(what: What) -> catchment_harness::Result<bool> {
     match what {
+        What::Collector(args) => collector::run(args).await,
         What::Edge(args) => edge::run(args).await,
         What::Pipeline(args) => pipeline::run(args).await,
         What::Live(args) => live::run(args).await,

@@ -6,4 +6,4 @@ pub mod exports;
 mod shards;
 
 pub use events::{Body, Events};
-pub use shards::{BODY_EVENTS, SHARDS, Shards, three_cubes};
+pub use shards::{BODY_EVENTS, SECRET, SHARDS, Shards, three_cubes};

@@ -11,7 +11,8 @@ pub const SHARDS: usize = 4;
 /// Events of a body.
 pub const BODY_EVENTS: usize = 500;
 
-const SECRET: [u8; 32] = [1; 32];
+/// The secret of the deployment.
+pub const SECRET: [u8; 32] = [1; 32];
 
 /// What is compared with others: `total`, `country` and `page`, without quantiles.
 pub fn three_cubes() -> Vec<Cube> {
