@@ -69,6 +69,13 @@ struct Keys {
     event_id: [u8; 16],
 }
 
+/// The cubes that a client's events fill, and the key of the hash by which their cells are found.
+#[derive(Debug, Clone, Copy)]
+struct Filling<'a> {
+    cubes: &'a [Cube],
+    key: [u8; 16],
+}
+
 /// What became of one request's events.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Outcome {
@@ -380,7 +387,8 @@ impl Collector {
         self.ids.insert(id);
         self.open.ids.push(id);
         let user = identity(&event, request, keys.identity, at);
-        self.open.add(&self.cubes, keys.event_id, request, &event, minute, Coupon::of(user), counts);
+        let filling = Filling { cubes: &self.cubes, key: keys.event_id };
+        self.open.add(filling, request, &event, minute, Coupon::of(user), counts);
         Ok(Reason::Accepted)
     }
 }
@@ -395,8 +403,7 @@ impl Open {
     /// Adds an event to the cells of its cubes.
     fn add(
         &mut self,
-        cubes: &[Cube],
-        key: [u8; 16],
+        filling: Filling<'_>,
         request: &Request,
         event: &Event<'_>,
         minute: i64,
@@ -427,7 +434,7 @@ impl Open {
             }
             measures.push((&**name, micros));
         }
-        for (n, cube) in cubes.iter().enumerate() {
+        for (n, cube) in filling.cubes.iter().enumerate() {
             let mut values = [None; CUBE_DIMENSIONS_MAX];
             let values = &mut values[..cube.dimensions.len().min(CUBE_DIMENSIONS_MAX)];
             for (value, name) in values.iter_mut().zip(cube.dimensions) {
@@ -436,7 +443,7 @@ impl Open {
             if !values.is_empty() && values.iter().all(Option::is_none) {
                 continue;
             }
-            let cell = self.cells.cell(key, client, n, minute, values);
+            let cell = self.cells.cell(filling.key, client, n, minute, values);
             cell.count += 1;
             cell.users.insert(user);
             for &(name, micros) in &measures {
