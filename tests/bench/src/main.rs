@@ -10,6 +10,7 @@ mod load;
 mod machine;
 mod pipeline;
 mod readers;
+mod shipped;
 mod stand;
 
 use std::process::ExitCode;
@@ -28,6 +29,8 @@ struct Args {
 enum What {
     /// The collector by itself, natively and as Wasm, beside DuckDB.
     Collector(collector::Args),
+    /// Bytes that a shard ships for an event, beside its JSON.
+    Bytes(shipped::Args),
     /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
     Edge(edge::Args),
     /// All processes together: the most events a second whose answers are fresh.
@@ -39,6 +42,7 @@ enum What {
 /// Whether all is as it must be.
 async fn run(what: What) -> catchment_harness::Result<bool> {
     match what {
+        What::Bytes(args) => shipped::run(args).await,
         What::Collector(args) => collector::run(args).await,
         What::Edge(args) => edge::run(args).await,
         What::Pipeline(args) => pipeline::run(args).await,
