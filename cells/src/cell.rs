@@ -164,7 +164,7 @@ impl Cell {
     }
 
     /// Writes a cell; `put_name` writes a measure's name.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, put_name: impl Fn(&mut Vec<u8>, &str)) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, mut put_name: impl FnMut(&mut Vec<u8>, &str)) {
         put_uv(out, self.count);
         self.users.encode(out);
         put_uv(out, self.measures.len() as u64);

@@ -65,6 +65,15 @@ pub(crate) fn dashboard() -> Result<(), String> {
     Step::begin("bundle the dashboard").run(command("node", &["dashboard-wasm/build.mjs"]))
 }
 
+/// What the collector's bench runs, optimised as the Worker is: natively and as Wasm.
+pub(crate) fn workload() -> Result<(), String> {
+    let optimised = ["build", "-p", "catchment-workload", "--profile", "wasm"];
+    Step::begin("build the workload").run(cargo(&optimised))?;
+    let mut wasm = cargo(&optimised);
+    wasm.args(["--lib", "--target", "wasm32-unknown-unknown"]);
+    Step::begin("build the workload as Wasm").run(wasm)
+}
+
 /// A cargo command over [`NATIVE`].
 pub(crate) fn native(subcommand: &str, args: &[&str]) -> Command {
     let mut command = cargo(&[subcommand]);

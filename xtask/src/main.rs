@@ -14,7 +14,8 @@ use steps::{Step, root};
 
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
-       cargo xtask bench live [--seconds N] [--json]
+       cargo xtask bench collector [--events N] [--json]
+       cargo xtask bench bytes|edge|pipeline|live [--seconds N] [--json]
        cargo xtask build [--release]
        cargo xtask test [--fast] [--install]
        cargo xtask test fuzz [--seconds N] [TARGET…]
@@ -47,9 +48,17 @@ fn hand_over(tool: &str, args: &[String]) -> Result<ExitCode, String> {
         return Ok(ExitCode::SUCCESS);
     }
     build()?;
+    let mut run = Command::new(root().join("target/debug").join(tool));
+    run.args(args);
+    if tool == "bench" && args.first().is_some_and(|what| what == "collector") {
+        builds::workload()?;
+        if let Some(python) = tools::duckdb() {
+            run.env("CATCHMENT_DUCKDB_PYTHON", python);
+        }
+    }
     Step::say(&format!("run the {tool}"));
     // It takes our place: who signals us, signals it, and its end is ours.
-    let error = Command::new(root().join("target/debug").join(tool)).args(args).exec();
+    let error = run.exec();
     Err(format!("the {tool} can't be started: {error}"))
 }
 

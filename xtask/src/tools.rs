@@ -20,6 +20,9 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
 
+/// Whom the collector's bench is compared with.
+const DUCKDB: &str = "duckdb==2.0.1";
+
 /// What Chromium is called.
 const CHROMIUMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
 
@@ -98,9 +101,18 @@ fn link(name: &str, target: &Path) -> Result<(), String> {
 
 /// A Python that has `datasketches`, or `None` where there is no Python to give it to.
 pub(crate) fn python() -> Option<PathBuf> {
-    let home = root().join(".tools/python");
+    python_with(".tools/python", "datasketches", DATASKETCHES)
+}
+
+/// A Python that has DuckDB, or `None`.
+pub(crate) fn duckdb() -> Option<PathBuf> {
+    python_with(".tools/python-duckdb", "duckdb", DUCKDB)
+}
+
+fn python_with(home: &str, module: &str, package: &str) -> Option<PathBuf> {
+    let home = root().join(home);
     let python = home.join("bin/python");
-    let has = |python: &Path| works(command(&python.to_string_lossy(), &["-c", "import datasketches"]));
+    let has = |python: &Path| works(command(&python.to_string_lossy(), &["-c", &format!("import {module}")]));
     if has(&python) {
         return Some(python);
     }
@@ -109,10 +121,10 @@ pub(crate) fn python() -> Option<PathBuf> {
     }
     // Not moved into place: a venv knows its own path. `has` tells a half-finished one.
     fs::remove_dir_all(&home).ok();
-    let step = Step::begin("fetch Python's datasketches by pip");
+    let step = Step::begin("fetch a package of Python by pip");
     let mut venv = command("python3", &["-m", "venv"]);
     venv.arg(&home);
-    let made = works(venv) && works(command(&home.join("bin/pip").to_string_lossy(), &["install", DATASKETCHES]));
+    let made = works(venv) && works(command(&home.join("bin/pip").to_string_lossy(), &["install", package]));
     step.end();
     (made && has(&python)).then_some(python)
 }

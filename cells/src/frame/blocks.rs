@@ -1,5 +1,6 @@
 //! What blocks hold: cells and counters, by client.
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::cell::Cell;
@@ -124,48 +125,87 @@ impl CountersBlock {
 }
 
 fn encode_section(section: &Section, out: &mut Vec<u8>) {
-    let dictionary = dictionary(section);
-    let index = |text: &str| {
-        dictionary.binary_search(&text).expect("the dictionary was made of all texts of this section") as u64
-    };
-    put_uv(out, dictionary.len() as u64);
-    for text in &dictionary {
+    let dictionary = Dictionary::of(section);
+    let mut name_at = 0;
+    put_uv(out, dictionary.0.len() as u64);
+    for text in &dictionary.0 {
         put_str(out, text);
     }
     put_uv(out, section.len() as u64);
     for (name, cube) in section {
-        put_uv(out, index(name));
+        put_uv(out, dictionary.index(name, &mut 0));
         put_uv(out, cube.dimensions.len() as u64);
         for dimension in &cube.dimensions {
-            put_uv(out, index(dimension));
+            put_uv(out, dictionary.index(dimension, &mut 0));
         }
         put_uv(out, cube.buckets.len() as u64);
         let mut last = 0;
         for (minute, cells) in &cube.buckets {
             put_iv(out, minute - std::mem::replace(&mut last, *minute));
             put_uv(out, cells.len() as u64);
+            let mut at = vec![0; cube.dimensions.len()];
             for (values, cell) in cells {
-                for value in values {
-                    put_uv(out, value.as_ref().map_or(0, |value| index(value) + 1));
+                for (value, at) in values.iter().zip(&mut at) {
+                    put_uv(out, value.as_ref().map_or(0, |value| dictionary.index(value, at) + 1));
                 }
-                cell.encode(out, |out, name| put_uv(out, index(name)));
+                cell.encode(out, |out, name| put_uv(out, dictionary.index(name, &mut name_at)));
             }
         }
     }
 }
 
 /// All texts of a section, ascending, each once.
-fn dictionary(section: &Section) -> Vec<&str> {
-    let mut texts = BTreeSet::new();
-    for (name, cube) in section {
-        texts.insert(&**name);
-        texts.extend(cube.dimensions.iter().map(|dimension| &**dimension));
-        for (values, cell) in cube.buckets.values().flatten() {
-            texts.extend(values.iter().flatten().map(|value| &**value));
-            texts.extend(cell.measures.keys().map(|name| &**name));
+struct Dictionary<'a>(Vec<&'a str>);
+
+impl<'a> Dictionary<'a> {
+    fn of(section: &'a Section) -> Self {
+        let mut texts: Vec<&str> = Vec::new();
+        for (name, cube) in section {
+            texts.push(name);
+            texts.extend(cube.dimensions.iter().map(|dimension| &**dimension));
+            for cells in cube.buckets.values() {
+                // Value by value, so that each first one is an ascending run.
+                for n in 0..cube.dimensions.len() {
+                    texts.extend(cells.keys().filter_map(|values| values.get(n)?.as_deref()));
+                }
+            }
         }
+        let names: BTreeSet<&str> = section
+            .values()
+            .flat_map(|cube| cube.buckets.values().flat_map(BTreeMap::values))
+            .flat_map(|cell| cell.measures.keys().map(|name| &**name))
+            .collect();
+        texts.extend(names);
+        // The stable sort finds runs and merges them.
+        texts.sort();
+        texts.dedup();
+        Dictionary(texts)
     }
-    texts.into_iter().collect()
+
+    /// The place of a text, sought from where the last one was found: values ascend, and names repeat.
+    fn index(&self, text: &str, at: &mut usize) -> u64 {
+        let texts = &self.0;
+        let (mut from, mut to) = (0, texts.len());
+        match texts.get(*at).map(|found| (*found).cmp(text)) {
+            Some(Ordering::Equal) => return *at as u64,
+            Some(Ordering::Greater) => to = *at,
+            Some(Ordering::Less) => {
+                from = *at + 1;
+                let mut step = 1;
+                while let Some(ahead) = texts.get(from + step)
+                    && *ahead < text
+                {
+                    from += step;
+                    step *= 2;
+                }
+                to = texts.len().min(from + step + 1);
+            }
+            None => {}
+        }
+        let found = texts[from..to].binary_search(&text);
+        *at = from + found.expect("the dictionary was made of all texts of this section");
+        *at as u64
+    }
 }
 
 fn decode_section(reader: &mut Reader<'_>) -> Result<Section, DecodeError> {

@@ -6,14 +6,14 @@ use std::hash::Hasher;
 
 use catchment_cells::cell::micros;
 use catchment_cells::credential::Identity;
-use catchment_cells::cube;
+use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
     CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
 };
-use catchment_cells::key::Values;
+use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
-use catchment_cells::{Cell, ClientId, Secret};
+use catchment_cells::{ClientId, Secret};
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
@@ -23,8 +23,9 @@ use crate::limits::{
     CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
     KEYS_MAX, LATE_MS, LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS,
 };
+use crate::open::OpenCells;
 use crate::reason::Reason;
-use crate::request::Request;
+use crate::request::{Device, Request};
 use crate::rows::{IdsRow, LogRow, Meta};
 
 const MINUTE_MS: i64 = 60_000;
@@ -36,6 +37,7 @@ pub struct Collector {
     secret: Secret,
     frame_key: FrameKey,
     meta: Meta,
+    cubes: Vec<Cube>,
     keys: HashMap<ClientId, Keys>,
     ids: Ids,
     /// Number and last receipt of each row of ids, oldest first.
@@ -48,12 +50,11 @@ pub struct Collector {
 /// What came since the last cut.
 #[derive(Debug, Default)]
 struct Open {
-    cells: CellsBlock,
+    cells: OpenCells,
     counters: CountersBlock,
     /// Names of measures, by client.
     names: BTreeMap<ClientId, BTreeSet<Box<str>>>,
     ids: Vec<u64>,
-    cell_count: usize,
     counter_count: usize,
     rows: u64,
     body_bytes: usize,
@@ -66,6 +67,13 @@ struct Open {
 struct Keys {
     identity: [u8; 16],
     event_id: [u8; 16],
+}
+
+/// The cubes that a client's events fill, and the key of the hash by which their cells are found.
+#[derive(Debug, Clone, Copy)]
+struct Filling<'a> {
+    cubes: &'a [Cube],
+    key: [u8; 16],
 }
 
 /// What became of one request's events.
@@ -115,10 +123,16 @@ pub struct CutFrame {
 impl Collector {
     /// Takes up a shard's state. Hand in its rows of ids and its log since `meta.folded_through` next.
     pub fn new(secret: Secret, meta: Meta) -> Self {
+        Collector::with_cubes(secret, meta, cube::DEFAULT)
+    }
+
+    /// As [`new`](Self::new), with these cubes instead of the default ones.
+    pub fn with_cubes(secret: Secret, meta: Meta, cubes: &[Cube]) -> Self {
         Collector {
             frame_key: secret.frame_key(&meta.producer),
             secret,
             meta,
+            cubes: cubes.to_vec(),
             keys: HashMap::new(),
             ids: Ids::default(),
             ids_rows: VecDeque::new(),
@@ -169,14 +183,14 @@ impl Collector {
 
     /// The clients that have cells that wait.
     pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
-        self.open.cells.0.keys()
+        self.open.names.keys()
     }
 
     /// Whether a cut is due for the size of what waits.
     pub fn is_cut_due(&self) -> bool {
         self.open.rows >= CUT_ROWS
             || self.open.body_bytes >= CUT_BYTES
-            || self.open.cell_count >= CUT_CELLS
+            || self.open.cells.len() >= CUT_CELLS
             || self.open.counter_count >= CUT_COUNTERS
     }
 
@@ -201,7 +215,7 @@ impl Collector {
         let first_received_at = self.open.first_received_at?;
         let open = std::mem::take(&mut self.open);
         let mut frames = Vec::new();
-        self.seal_split(open.cells, open.counters, now, first_received_at, &mut frames);
+        self.seal_split(open.cells.into_block(&self.cubes), open.counters, now, first_received_at, &mut frames);
         let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
         self.meta.folded_through = log_next;
         self.meta.acked = acked.max(self.meta.base);
@@ -373,7 +387,8 @@ impl Collector {
         self.ids.insert(id);
         self.open.ids.push(id);
         let user = identity(&event, request, keys.identity, at);
-        self.open.add(request, &event, minute, Coupon::of(user), counts);
+        let filling = Filling { cubes: &self.cubes, key: keys.event_id };
+        self.open.add(filling, request, &event, minute, Coupon::of(user), counts);
         Ok(Reason::Accepted)
     }
 }
@@ -388,6 +403,7 @@ impl Open {
     /// Adds an event to the cells of its cubes.
     fn add(
         &mut self,
+        filling: Filling<'_>,
         request: &Request,
         event: &Event<'_>,
         minute: i64,
@@ -399,7 +415,10 @@ impl Open {
         if event.measures_left > 0 {
             count(Reason::MeasuresOverLimit, event.measures_left);
         }
-        let names = self.names.entry(client.clone()).or_default();
+        if !self.names.contains_key(client) {
+            self.names.insert(client.clone(), BTreeSet::new());
+        }
+        let Some(names) = self.names.get_mut(client) else { return };
         let mut measures = Vec::with_capacity(event.measures.len());
         for (name, number) in &event.measures {
             let Some(micros) = micros(*number) else {
@@ -415,25 +434,16 @@ impl Open {
             }
             measures.push((&**name, micros));
         }
-        let section = self.cells.0.entry(client.clone()).or_default();
-        for cube in cube::DEFAULT {
-            let values: Values = cube.dimensions.iter().map(|name| dimension(event, request, name)).collect();
+        for (n, cube) in filling.cubes.iter().enumerate() {
+            let mut values = [None; CUBE_DIMENSIONS_MAX];
+            let values = &mut values[..cube.dimensions.len().min(CUBE_DIMENSIONS_MAX)];
+            for (value, name) in values.iter_mut().zip(cube.dimensions) {
+                *value = dimension(event, request, name);
+            }
             if !values.is_empty() && values.iter().all(Option::is_none) {
                 continue;
             }
-            let cells = match section.get_mut(cube.name) {
-                Some(cells) => cells,
-                None => {
-                    let cells = section.entry(cube.name.into()).or_default();
-                    cells.dimensions = cube.dimensions.iter().map(|&name| name.into()).collect();
-                    cells
-                }
-            };
-            let bucket = cells.buckets.entry(minute).or_default();
-            let cell = bucket.entry(values).or_insert_with(|| {
-                self.cell_count += 1;
-                Cell::default()
-            });
+            let cell = self.cells.cell(filling.key, client, n, minute, values);
             cell.count += 1;
             cell.users.insert(user);
             for &(name, micros) in &measures {
@@ -444,10 +454,10 @@ impl Open {
 }
 
 /// The value of a dimension; what the sender says goes before what its address and agent tell.
-fn dimension(event: &Event<'_>, request: &Request, name: &str) -> Option<Box<str>> {
+fn dimension<'a>(event: &'a Event<'_>, request: &'a Request, name: &str) -> Option<&'a str> {
     let told = !request.claims.backfill;
     let field = match name {
-        "event_type" => return Some((&*event.event_type).into()),
+        "event_type" => return Some(&event.event_type),
         "page" => &event.page,
         "referrer" => &event.referrer,
         "utm_source" => &event.utm_source,
@@ -456,16 +466,16 @@ fn dimension(event: &Event<'_>, request: &Request, name: &str) -> Option<Box<str
         "category" => &event.category,
         "product" => &event.product,
         "country" => match &event.country {
-            None if told => return request.visitor.country.and_then(|code| str::from_utf8(&code).ok().map(Box::from)),
+            None if told => return request.visitor.country.as_ref().and_then(|code| str::from_utf8(code).ok()),
             country => country,
         },
         "device" => match &event.device {
-            None if told => return request.visitor.device.map(|device| device.as_str().into()),
+            None if told => return request.visitor.device.map(Device::as_str),
             device => device,
         },
         _ => return None,
     };
-    field.as_ref().map(|value| (&**value).into())
+    field.as_deref()
 }
 
 /// Whom the event's user is counted as: a keyed hash, so that nobody can choose registers.

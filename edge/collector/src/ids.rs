@@ -11,7 +11,7 @@ pub(crate) struct Ids(HashSet<u64, BuildHasherDefault<AsItIs>>);
 
 /// Passes a u64 that is a hash on as it is.
 #[derive(Debug, Clone, Default)]
-struct AsItIs(u64);
+pub(crate) struct AsItIs(u64);
 
 impl Hasher for AsItIs {
     fn finish(&self) -> u64 {

@@ -10,6 +10,7 @@ mod event;
 mod hop;
 mod ids;
 pub mod limits;
+mod open;
 mod outbox;
 mod quota;
 mod reason;

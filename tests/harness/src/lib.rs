@@ -19,6 +19,7 @@ mod random;
 mod replay;
 mod shop;
 mod trace;
+mod visible;
 
 pub use api::{Answer, Api, Question, Row, Value};
 pub use cluster::{Builder, Cluster, Region};
@@ -32,3 +33,4 @@ pub use random::Random;
 pub use replay::{Connection, Outcome, Rejected, Sender};
 pub use shop::Shop;
 pub use trace::{Line, Trace};
+pub use visible::{Counted, Visible, Watcher};

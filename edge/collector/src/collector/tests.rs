@@ -1,4 +1,5 @@
 use catchment_cells::frame::{CellsBlock, open};
+use catchment_cells::key::Values;
 use proptest::prelude::*;
 
 use super::*;

@@ -6,7 +6,6 @@ mod once;
 mod play;
 mod report;
 mod traffic;
-mod visible;
 
 use std::path::PathBuf;
 use std::process::ExitCode;

@@ -5,10 +5,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use catchment_harness::figures::Figures;
-use catchment_harness::{Event, Exact, Failure, Line, Result, Sender, Trace};
+use catchment_harness::{Event, Exact, Failure, Line, Result, Sender, Trace, Watcher};
 
 use crate::report::Report;
-use crate::visible::Watcher;
 use crate::{Args, client, replay, write_key};
 
 /// How long the count may stand still before the demo gives up.

@@ -4,10 +4,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write;
 
 use catchment_harness::figures::{Answered, Figures, Series, time, users_outside};
-use catchment_harness::{Bucket, Exact, Outcome, Value};
+use catchment_harness::{Bucket, Exact, Outcome, Value, Visible};
 use serde_json::json;
-
-use crate::visible::Visible;
 
 /// Rows of a table before and after the gap.
 const ROWS_SHOWN: usize = 14;

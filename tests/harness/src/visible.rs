@@ -4,8 +4,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use catchment_harness::{Api, Failure, Result};
 use tokio::task::JoinHandle;
+
+use crate::{Api, Failure, Result};
 
 const POLL: Duration = Duration::from_millis(50);
 const DAY_MS: i64 = 86_400_000;
@@ -14,25 +15,29 @@ const DAY_MS: i64 = 86_400_000;
 type Polls = Arc<Mutex<Vec<(Instant, u64)>>>;
 
 /// Polls the count of all events in the background.
-pub(crate) struct Watcher {
+#[derive(Debug)]
+pub struct Watcher {
     polls: Polls,
     stop: Arc<AtomicBool>,
     task: JoinHandle<()>,
 }
 
 /// What the polls saw.
-pub(crate) struct Counted(Vec<(Instant, u64)>);
+#[derive(Debug)]
+pub struct Counted(Vec<(Instant, u64)>);
 
 /// Milliseconds from the 202 to the first answer that holds the event.
 #[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Visible {
-    pub(crate) p50_ms: f64,
-    pub(crate) p99_ms: f64,
+pub struct Visible {
+    /// Half of the events took no longer.
+    pub p50_ms: f64,
+    /// 99 of 100 took no longer.
+    pub p99_ms: f64,
 }
 
 impl Watcher {
     /// Begins to poll; whole days are the cheapest question.
-    pub(crate) fn start(api: Api, (start, end): (i64, i64)) -> Watcher {
+    pub fn start(api: Api, (start, end): (i64, i64)) -> Watcher {
         let (start, end) = (start.div_euclid(DAY_MS) * DAY_MS, (end.div_euclid(DAY_MS) + 1) * DAY_MS);
         let polls = Polls::default();
         let stop = Arc::new(AtomicBool::new(false));
@@ -54,7 +59,7 @@ impl Watcher {
     }
 
     /// Waits until `events` are counted, or until the count has not moved for a while.
-    pub(crate) async fn counted(self, events: u64, patience: Duration) -> Result<Counted> {
+    pub async fn counted(self, events: u64, patience: Duration) -> Result<Counted> {
         let began = Instant::now();
         loop {
             let last = self.polls.lock().unwrap_or_else(PoisonError::into_inner).last().copied();
@@ -71,8 +76,18 @@ impl Watcher {
 }
 
 impl Counted {
-    /// The k-th accepted event is visible once a polled count reaches k.
-    pub(crate) fn visible(&self, acks: &[(Instant, u64)]) -> Option<Visible> {
+    /// The last count that was answered.
+    pub fn last(&self) -> u64 {
+        self.0.last().map_or(0, |poll| poll.1)
+    }
+
+    /// Of all events that were accepted; the acks are in the order of their times.
+    pub fn visible(&self, acks: &[(Instant, u64)]) -> Option<Visible> {
+        self.visible_of(acks, |_| true)
+    }
+
+    /// Of the events whose ack came at a time that counts. The k-th accepted event is visible once a polled count reaches k.
+    pub fn visible_of(&self, acks: &[(Instant, u64)], counts: impl Fn(Instant) -> bool) -> Option<Visible> {
         let mut waits: Vec<Duration> = Vec::new();
         let mut polls = self.0.iter().peekable();
         let mut k = 0;
@@ -80,7 +95,9 @@ impl Counted {
             for _ in 0..events {
                 k += 1;
                 while polls.next_if(|poll| poll.1 < k).is_some() {}
-                waits.extend(polls.peek().map(|poll| poll.0.saturating_duration_since(acked)));
+                if counts(acked) {
+                    waits.extend(polls.peek().map(|poll| poll.0.saturating_duration_since(acked)));
+                }
             }
         }
         waits.sort_unstable();

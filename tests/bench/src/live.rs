@@ -5,11 +5,10 @@ use std::time::{Duration, Instant};
 use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Cluster, Failure, Result, Sender};
-use jiff::Timestamp;
-use serde_json::{Value, json};
 
+use crate::figures::Figures;
 use crate::load::Load;
-use crate::machine::{Machine, Usage, open_files, waited_for_cpu_s};
+use crate::machine::{Usage, open_files, waited_for_cpu_s};
 use crate::readers::{self, Door, Freshness, Reader, STALLED_VIEWS};
 
 /// What must hold.
@@ -55,7 +54,7 @@ struct Measured {
 /// Whether all is as it must be.
 pub(crate) async fn run(args: Args) -> Result<bool> {
     open_files(2 * args.readers + OTHER_FILES)?;
-    let machine = Machine::here();
+    let mut figures = Figures::begin();
     let n = args.readers as usize;
     eprintln!("▸ start workerd, one relay and one aggregator");
     let cluster = Cluster::builder().start().await?;
@@ -96,55 +95,41 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     let kept = cluster.counter("catchment_live_readers").await? - n as f64;
     drop((entered, stalled));
 
-    let mut figures: Vec<(String, Value)> = Vec::new();
-    let mut say = |name: &str, value: Value| figures.push((name.into(), value));
-    say("date", json!(Timestamp::now().to_string()));
-    say("command", json!(std::env::args().skip(1).fold("cargo xtask bench".to_owned(), |all, arg| all + " " + &arg)));
-    say("machine", json!(format!("{} cores of {}, Linux {}", machine.cores, machine.cpu, machine.kernel)));
-    say("machine_load_before", json!(machine.load_1m));
-    say("versions", json!(format!("{}, {}", machine.rustc, machine.workerd)));
-    say("profile", json!(if cfg!(debug_assertions) { "dev (dependencies optimised)" } else { "release" }));
-    say("readers", json!(n));
-    say("views", json!(args.views));
-    say("measured_s", json!(args.seconds));
-    say("events_per_s", rounded(alone.events_per_s));
-    say("entering_s", rounded(entering_s));
-    say("waited_for_cpu_percent", rounded(alone.waited_for_cpu_percent));
-    say("samples", json!(alone.freshness.samples()));
+    figures.say("readers", n);
+    figures.say("views", args.views);
+    figures.say("measured_s", args.seconds);
+    figures.measured("events_per_s", alone.events_per_s);
+    figures.measured("entering_s", entering_s);
+    figures.measured("waited_for_cpu_percent", alone.waited_for_cpu_percent);
+    figures.say("samples", alone.freshness.samples());
     let (p50, p99) = (alone.freshness.quantile_ms(0.5), alone.freshness.quantile_ms(0.99));
-    say("freshness_p50_ms", rounded(p50));
-    say("freshness_p99_ms", rounded(p99));
-    say("freshness_max_ms", rounded(alone.freshness.quantile_ms(1.0)));
+    figures.measured("freshness_p50_ms", p50);
+    figures.measured("freshness_p99_ms", p99);
+    figures.measured("freshness_max_ms", alone.freshness.quantile_ms(1.0));
     // Each reader follows one view.
-    say("view_bytes_per_s", rounded(alone.socket_bytes_per_s));
-    say("socket_bytes_per_s", rounded(alone.socket_bytes_per_s));
-    say("all_sockets_bytes_per_s", rounded(alone.socket_bytes_per_s * n as f64));
+    figures.measured("view_bytes_per_s", alone.socket_bytes_per_s);
+    figures.measured("socket_bytes_per_s", alone.socket_bytes_per_s);
+    figures.measured("all_sockets_bytes_per_s", alone.socket_bytes_per_s * n as f64);
     for (process, cpu_percent, memory_mib) in &alone.used {
-        say(&format!("{process}_cpu_percent"), rounded(*cpu_percent));
-        say(&format!("{process}_memory_mib"), rounded(*memory_mib));
+        figures.measured(format!("{process}_cpu_percent"), *cpu_percent);
+        figures.measured(format!("{process}_memory_mib"), *memory_mib);
     }
-    say("storm_p50_s", rounded(storm_p50_s));
-    say("storm_all_s", rounded(storm_all_s));
-    say("stalled_readers", json!(n));
-    say("stalled_readers_kept", rounded(kept / STALLED_VIEWS.min(views.len()) as f64));
+    figures.measured("storm_p50_s", storm_p50_s);
+    figures.measured("storm_all_s", storm_all_s);
+    figures.say("stalled_readers", n);
+    figures.say("stalled_readers_kept", (kept / STALLED_VIEWS.min(views.len()) as f64).round());
     let (stalled_p50, stalled_p99) = (beside.freshness.quantile_ms(0.5), beside.freshness.quantile_ms(0.99));
-    say("beside_stalled_events_per_s", rounded(beside.events_per_s));
-    say("beside_stalled_waited_for_cpu_percent", rounded(beside.waited_for_cpu_percent));
-    say("beside_stalled_freshness_p50_ms", rounded(stalled_p50));
-    say("beside_stalled_freshness_p99_ms", rounded(stalled_p99));
-    say("beside_stalled_p50_ratio", rounded(stalled_p50 / p50));
-    say("beside_stalled_p99_ratio", rounded(stalled_p99 / p99));
+    figures.measured("beside_stalled_events_per_s", beside.events_per_s);
+    figures.measured("beside_stalled_waited_for_cpu_percent", beside.waited_for_cpu_percent);
+    figures.measured("beside_stalled_freshness_p50_ms", stalled_p50);
+    figures.measured("beside_stalled_freshness_p99_ms", stalled_p99);
+    figures.measured("beside_stalled_p50_ratio", stalled_p50 / p50);
+    figures.measured("beside_stalled_p99_ratio", stalled_p99 / p99);
     for (process, cpu_percent, memory_mib) in &beside.used {
-        say(&format!("beside_stalled_{process}_cpu_percent"), rounded(*cpu_percent));
-        say(&format!("beside_stalled_{process}_memory_mib"), rounded(*memory_mib));
+        figures.measured(format!("beside_stalled_{process}_cpu_percent"), *cpu_percent);
+        figures.measured(format!("beside_stalled_{process}_memory_mib"), *memory_mib);
     }
-    if args.json {
-        println!("{}", Value::Object(figures.into_iter().collect()));
-    } else {
-        for (name, value) in &figures {
-            println!("{name:<38} {}", value.as_str().map_or_else(|| value.to_string(), str::to_owned));
-        }
-    }
+    figures.print(args.json);
     let mut ok = true;
     for (what, value, most) in [
         ("freshness p99, ms", p99, FRESHNESS_P99_MS_MAX),
@@ -211,9 +196,4 @@ async fn measure(
         used: used.collect(),
     };
     Ok((entered, measured))
-}
-
-/// Three digits are all that a measurement on a shared machine has.
-fn rounded(value: f64) -> Value {
-    if value.abs() >= 100.0 { json!(value.round()) } else { json!((value * 100.0).round() / 100.0) }
 }

@@ -1,0 +1,69 @@
+//! `cargo xtask bench`: what the running system manages on this machine.
+
+mod collector;
+mod edge;
+mod figures;
+mod firehose;
+mod http;
+mod live;
+mod load;
+mod machine;
+mod pipeline;
+mod readers;
+mod shipped;
+mod stand;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Measures the real processes.
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask bench")]
+struct Args {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// The collector by itself, natively and as Wasm, beside DuckDB.
+    Collector(collector::Args),
+    /// Bytes that a shard ships for an event, beside its JSON.
+    Bytes(shipped::Args),
+    /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
+    Edge(edge::Args),
+    /// All processes together: the most events a second whose answers are fresh.
+    Pipeline(pipeline::Args),
+    /// Readers of live views: how fresh they are, what they cost, and how they come back.
+    Live(live::Args),
+}
+
+/// Whether all is as it must be.
+async fn run(what: What) -> catchment_harness::Result<bool> {
+    match what {
+        What::Bytes(args) => shipped::run(args).await,
+        What::Collector(args) => collector::run(args).await,
+        What::Edge(args) => edge::run(args).await,
+        What::Pipeline(args) => pipeline::run(args).await,
+        What::Live(args) => live::run(args).await,
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let what = Args::parse().what;
+    let outcome = tokio::select! {
+        // What is dropped half-way stops its processes and removes its folder.
+        outcome = run(what) => outcome,
+        _ = tokio::signal::ctrl_c() => Ok(false),
+    };
+    match outcome {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failure) => {
+            eprintln!("{failure}");
+            ExitCode::from(2)
+        }
+    }
+}
