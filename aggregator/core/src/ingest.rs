@@ -200,7 +200,7 @@ pub fn weight(frame: &[u8]) -> usize {
 fn status_of(error: &FrameError) -> Status {
     match error {
         FrameError::Version(_) => Status::Version,
-        FrameError::Malformed(_) => Status::Malformed,
-        FrameError::Mac | FrameError::Digest(_) => Status::BadMac,
+        // None of these is what its producer sealed. What is well sealed and yet can't be merged is another thing.
+        FrameError::Malformed(_) | FrameError::Mac | FrameError::Digest(_) => Status::BadMac,
     }
 }

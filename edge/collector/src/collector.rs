@@ -8,7 +8,7 @@ use catchment_cells::cell::micros;
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
-    CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
+    self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
 };
 use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
 use catchment_cells::secret::FrameKey;
@@ -230,6 +230,11 @@ impl Collector {
         self.meta.acked = base;
         self.meta.chain = CHAIN_START;
         self.meta.parked += parked;
+    }
+
+    /// Whether a frame is as the present producer sealed it.
+    pub fn has_sealed(&self, frame: &[u8]) -> bool {
+        frame::open(frame, &self.frame_key).is_ok_and(|opened| opened.header().producer == self.meta.producer)
     }
 
     /// Gives the frame of this number, of an earlier producer, to the present one. They come in their order.

@@ -13,7 +13,7 @@ const BACKOFF_MS_MAX: i64 = 15_000;
 const RETRY_AFTER_MS_MAX: i64 = 60_000;
 /// The pause after a frame was parked, in ms: were all refused, they would not be parked in one go.
 const PARKED_PAUSE_MS: i64 = 1_000;
-/// Refusals of one frame, as damaged, after which it is parked: the way may have damaged it, but hardly thrice.
+/// Refusals of one frame, as damaged or malformed, after which it is looked at, and parked if it is.
 const REFUSALS_MAX: u32 = 3;
 
 /// The state of sending. It starts anew with the process: all it costs is a resend.
@@ -102,7 +102,9 @@ impl Outbox {
             Status::Fork => Verdict::Park(ack.status),
             Status::BadMac | Status::Malformed | Status::Version => {
                 self.refusals += 1;
-                if self.refusals < REFUSALS_MAX { Verdict::Resend } else { Verdict::Park(ack.status) }
+                // Whoever can't say whose a frame is has other bytes than those that were sealed.
+                let status = if known { ack.status } else { Status::BadMac };
+                if self.refusals < REFUSALS_MAX { Verdict::Resend } else { Verdict::Park(status) }
             }
             // A wrong home is a mistake in the settings: the frame waits until it is put right.
             Status::Stored | Status::Gap | Status::WrongHome | Status::Busy | Status::Unreachable => Verdict::Resend,

@@ -352,7 +352,12 @@ impl<S: Storage, R> Shard<S, R> {
             return Ok(judgements);
         }
         for (number, ack) in (first..).zip(acks) {
-            let verdict = self.outbox.on_ack(self.collector.meta(), number, &ack, now);
+            let mut verdict = self.outbox.on_ack(self.collector.meta(), number, &ack, now);
+            if matches!(verdict, Verdict::Park(Status::BadMac | Status::Version)) && self.is_sealed(number)? {
+                // It is the way that damages it, or a home that is set up differently. A whole copy may still arrive, with those after
+                // it: under a new producer these would be counted again.
+                verdict = Verdict::Resend;
+            }
             if ack.status == Status::Stored {
                 if verdict == Verdict::Next {
                     self.watching.on_ack(number, ack.watched, now);
@@ -369,6 +374,11 @@ impl<S: Storage, R> Shard<S, R> {
             break;
         }
         Ok(judgements)
+    }
+
+    /// Whether a frame is still as it was sealed.
+    fn is_sealed(&self, number: u64) -> Result<bool, S::Error> {
+        Ok(self.storage.frame(number)?.is_some_and(|frame| self.collector.has_sealed(&frame)))
     }
 
     /// Keeps the oldest frame that is not acked aside. Where there is no place for it nothing is thrown away: the backlog grows to

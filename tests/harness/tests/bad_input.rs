@@ -284,8 +284,8 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
         ("a bit of the seq", flipped(8 + 1 + 8 + 9 + 1 + 2), Status::BadMac),
         ("another deployment's secret", wrong_secret, Status::BadMac),
         ("another version", flipped(2), Status::Version),
-        ("cut short", whole[..whole.len() - 1].to_vec(), Status::Malformed),
-        ("something after it", [&whole[..], b"x"].concat(), Status::Malformed),
+        ("cut short", whole[..whole.len() - 1].to_vec(), Status::BadMac),
+        ("something after it", [&whole[..], b"x"].concat(), Status::BadMac),
         ("a gap", bad.frame(secret, "eu", 3, 7).bytes, Status::Gap),
         (
             "a known seq with another hash",
@@ -351,17 +351,17 @@ async fn send(cluster: &Cluster, api: &Api, suffix: &str, before: u64) -> u64 {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_frame_that_is_changed_on_its_way_is_sent_again_then_parked_and_the_shard_goes_on() {
+async fn a_frame_that_is_changed_on_its_way_is_sent_again_until_it_arrives() {
     let cluster = Cluster::builder().proxies().start().await.unwrap();
     let api = cluster.api(&ClientId::new("nasa").unwrap());
     let proxy = cluster.regions[0].before_relay.as_ref().unwrap();
     let mut counted = send(&cluster, &api, "-calm", 0).await;
-    // For good: the frame is parked, and only it is missing.
+    // Each time: it waits, and nothing is missing once it gets through.
     proxy.set(Fault::FlipRequests);
-    send(&cluster, &api, "-flipped", counted).await;
+    counted += send(&cluster, &api, "-flipped", counted).await;
     let deadline = std::time::Instant::now() + PATIENCE;
-    while cluster.counter("catchment_frames_total").await.unwrap() < 4.0 {
-        assert!(std::time::Instant::now() < deadline, "the frame is not sent three times");
+    while cluster.counter("catchment_frames_total").await.unwrap() < 6.0 {
+        assert!(std::time::Instant::now() < deadline, "the frame is not sent five times");
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     proxy.set(Fault::None);
@@ -370,5 +370,5 @@ async fn a_frame_that_is_changed_on_its_way_is_sent_again_then_parked_and_the_sh
     let url = format!("{}/v1/shard?name=eu/backfill/nasa", cluster.edge_url());
     let shard = reqwest::Client::new().get(url).bearer_auth(cluster.relay_token()).send().await.unwrap();
     let shard: Value = serde_json::from_str(&shard.text().await.unwrap()).unwrap();
-    assert_eq!((&shard["parked"], &shard["outbox_frames"]), (&json!(1), &json!(0)), "{shard}");
+    assert_eq!((&shard["parked"], &shard["outbox_frames"]), (&json!(0), &json!(0)), "{shard}");
 }

@@ -60,9 +60,6 @@ impl Weather {
         let (loss, repeat) = (rate(&[10_000, 100_000, 300_000]), rate(&[10_000, 100_000, 300_000]));
         let (cut, reorder) = (rate(&[50_000, 200_000]), rate(&[50_000, 200_000]));
         let (flip, damage) = (rate(&[20_000, 100_000]), rate(&[20_000, 100_000]));
-        // A frame that three times comes damaged is parked, and those after it get a new producer: were a whole copy of them still on
-        // its way, it would be counted, too (docs/RELIABILITY.md). So where bits flip, no copy outlives its POST.
-        let (repeat, delays) = if flip > 0 { (0, [5, 50, 500]) } else { (repeat, [5, 500, 20_000]) };
         let (die, reset) = (rate(&[5_000, 50_000]), rate(&[10_000, 100_000]));
         let (refuse, give_up) = (rate(&[20_000]), rate(&[50_000]));
         // One in some hundreds fills an outbox, and then the log, which takes hours.
@@ -81,7 +78,7 @@ impl Weather {
         Weather {
             loss,
             repeat,
-            delay: random.pick(&delays),
+            delay: random.pick(&[5, 500, 20_000]),
             cut,
             reorder,
             flip: if siege { 0 } else { flip },

@@ -53,7 +53,7 @@ fn bad_frames_are_refused_and_harm_no_other() {
         (flipped(2), Status::Version),
         (flipped(9), Status::BadMac),
         (flipped(good.len() - 1), Status::BadMac),
-        (good.slice(..good.len() - 1), Status::Malformed),
+        (good.slice(..good.len() - 1), Status::BadMac),
         (good.slice(..4), Status::Malformed),
         (shard.forge(2, chain, changed), Status::Malformed),
         (leave_out(&good, Kind::CELLS).unwrap().into(), Status::Malformed),
