@@ -15,7 +15,7 @@ use steps::{Step, root};
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask bench collector [--events N] [--json]
-       cargo xtask bench bytes|edge|pipeline|live [--seconds N] [--json]
+       cargo xtask bench bytes|edge|pipeline|overload|live [--seconds N] [--json]
        cargo xtask build [--release]
        cargo xtask test [--fast] [--install]
        cargo xtask test fuzz [--seconds N] [TARGET…]

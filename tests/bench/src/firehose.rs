@@ -14,10 +14,10 @@ use crate::http::Http;
 
 /// Different bodies.
 const BODIES: u64 = 32;
-/// What one that is refused waits if nobody says.
-const PAUSE: Duration = Duration::from_millis(100);
-/// The longest pause, whatever is said.
+/// The longest pause of one that is refused, whatever is said.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// What one waits whose connection was closed.
+const RECONNECT: Duration = Duration::from_secs(1);
 /// Routes that requests are spread over.
 const ROUTES: usize = 16;
 
@@ -50,6 +50,7 @@ pub(crate) struct Ack {
 struct Seen {
     acks: Mutex<Vec<Ack>>,
     refused: AtomicU64,
+    closed: AtomicU64,
     stop: AtomicBool,
 }
 
@@ -67,6 +68,8 @@ pub(crate) struct Sent {
     pub(crate) acks: Vec<Ack>,
     /// Requests that were refused for now.
     pub(crate) refused: u64,
+    /// Connections that were closed before an answer.
+    pub(crate) closed: u64,
 }
 
 impl Firehose {
@@ -86,7 +89,7 @@ impl Firehose {
             let head = Http::head(&format!("/v1/events?k={}&r=1.{}", plan.key, n % ROUTES), "");
             let body = bodies[n % bodies.len()].clone();
             let pace = Pace { started, next: next.clone(), batch: plan.batch, events_per_s: plan.events_per_s };
-            connections.spawn(send(http, head, body, pace, seen.clone()));
+            connections.spawn(send(http, plan.url.clone(), head, body, pace, seen.clone()));
         }
         Ok(Firehose { seen, connections })
     }
@@ -99,7 +102,8 @@ impl Firehose {
         }
         let mut acks = std::mem::take(&mut *self.seen.acks.lock().unwrap_or_else(PoisonError::into_inner));
         acks.sort_by_key(|ack| ack.at);
-        Ok(Sent { acks, refused: self.seen.refused.load(Ordering::Relaxed) })
+        let [refused, closed] = [&self.seen.refused, &self.seen.closed].map(|count| count.load(Ordering::Relaxed));
+        Ok(Sent { acks, refused, closed })
     }
 }
 
@@ -124,7 +128,7 @@ struct Pace {
     events_per_s: Option<f64>,
 }
 
-async fn send(mut http: Http, head: String, mut body: Body, pace: Pace, seen: Arc<Seen>) -> Result<()> {
+async fn send(mut http: Http, url: String, head: String, mut body: Body, pace: Pace, seen: Arc<Seen>) -> Result<()> {
     while !seen.stop.load(Ordering::Relaxed) {
         let first_event = pace.next.fetch_add(1, Ordering::Relaxed) * pace.batch as u64;
         let mut due = Instant::now();
@@ -135,17 +139,24 @@ async fn send(mut http: Http, head: String, mut body: Body, pace: Pace, seen: Ar
         body.stamp(first_event, Timestamp::now().as_millisecond() as u64);
         // Until it is taken: a sender keeps what it was not acknowledged.
         while !seen.stop.load(Ordering::Relaxed) {
-            let answer = http.post(&head, body.bytes()).await?;
+            let Ok(answer) = http.post(&head, body.bytes()).await else {
+                // Whoever refuses a request needn't read all of it, and may be gone before its answer is.
+                seen.closed.fetch_add(1, Ordering::Relaxed);
+                tokio::time::sleep(RECONNECT).await;
+                http = Http::connect(&url).await?;
+                continue;
+            };
             match answer.status {
                 202 => {
                     let at = Instant::now();
-                    let ack = Ack { at, events: accepted(&answer.body)?, took: at.saturating_duration_since(due) };
+                    let ack = Ack { at, events: taken(&answer.body)?, took: at.saturating_duration_since(due) };
                     seen.acks.lock().unwrap_or_else(PoisonError::into_inner).push(ack);
                     break;
                 }
                 429 | 503 => {
                     seen.refused.fetch_add(1, Ordering::Relaxed);
-                    tokio::time::sleep(answer.retry_after.unwrap_or(PAUSE).min(PAUSE_MAX)).await;
+                    let wait = answer.retry_after.ok_or_else(|| Failure("a refusal without Retry-After".into()))?;
+                    tokio::time::sleep(wait.min(PAUSE_MAX)).await;
                 }
                 status => {
                     let said = String::from_utf8_lossy(&answer.body).into_owned();
@@ -157,9 +168,18 @@ async fn send(mut http: Http, head: String, mut body: Body, pace: Pace, seen: Ar
     Ok(())
 }
 
-/// `{"accepted":n,…`: not worth a parser for each answer.
-fn accepted(body: &[u8]) -> Result<u64> {
-    let digits = body.strip_prefix(b"{\"accepted\":").map(|rest| rest.iter().take_while(|byte| byte.is_ascii_digit()));
-    let n = digits.and_then(|digits| digits.map(|digit| u64::from(digit - b'0')).reduce(|n, digit| n * 10 + digit));
-    n.ok_or_else(|| Failure(format!("a 202 that can't be read: {}", String::from_utf8_lossy(body))))
+/// Events that are counted by now, at this attempt or at one whose answer was lost: `{"accepted":n,"duplicates":n,…`, which is not worth
+/// a parser for each answer.
+fn taken(body: &[u8]) -> Result<u64> {
+    let number = |rest: &[u8]| {
+        let digits = rest.iter().take_while(|byte| byte.is_ascii_digit());
+        digits.map(|digit| u64::from(digit - b'0')).reduce(|n, digit| n * 10 + digit)
+    };
+    let read = || {
+        let rest = body.strip_prefix(b"{\"accepted\":")?;
+        let accepted = number(rest)?;
+        let comma = rest.iter().position(|&byte| byte == b',')?;
+        Some(accepted + number(rest[comma..].strip_prefix(b",\"duplicates\":")?)?)
+    };
+    read().ok_or_else(|| Failure(format!("a 202 that can't be read: {}", String::from_utf8_lossy(body))))
 }

@@ -8,6 +8,7 @@ mod http;
 mod live;
 mod load;
 mod machine;
+mod overload;
 mod pipeline;
 mod readers;
 mod shipped;
@@ -35,6 +36,8 @@ enum What {
     Edge(edge::Args),
     /// All processes together: the most events a second whose answers are fresh.
     Pipeline(pipeline::Args),
+    /// Ten times as many senders as keep the edge busy: what it takes, what it says to the rest, and whether all is counted.
+    Overload(overload::Args),
     /// Readers of live views: how fresh they are, what they cost, and how they come back.
     Live(live::Args),
 }
@@ -46,6 +49,7 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
         What::Collector(args) => collector::run(args).await,
         What::Edge(args) => edge::run(args).await,
         What::Pipeline(args) => pipeline::run(args).await,
+        What::Overload(args) => overload::run(args).await,
         What::Live(args) => live::run(args).await,
     }
 }

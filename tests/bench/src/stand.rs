@@ -26,6 +26,8 @@ pub(crate) struct Run {
     /// From the 202 to a polled answer that counts it; `None` where not all was counted in the end.
     pub(crate) visible: Option<Visible>,
     pub(crate) refused: u64,
+    /// Connections that were closed before an answer.
+    pub(crate) closed: u64,
     /// How much of the time something waited for a CPU.
     pub(crate) waited_for_cpu_percent: f64,
     /// By process: CPU in percent of a core, memory in MiB.
@@ -42,7 +44,8 @@ impl Run {
 
 /// Starts a cluster of its own, so that nothing is left of the run before, and sends to it.
 pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f64>, seconds: u64) -> Result<Run> {
-    let cluster = Cluster::builder().start().await?;
+    // What a client may take of a pool is not what is looked for.
+    let cluster = Cluster::builder().shard_requests_per_s(1_000_000).start().await?;
     let client = ClientId::new("bench").map_err(Failure::at("the bench's client"))?;
     let key = WriteKey {
         client: client.clone(),
@@ -93,6 +96,7 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
         answered_p99_ms: answered_ms(0.99),
         visible: visible(&counted, &sent, &span),
         refused: sent.refused,
+        closed: sent.closed,
         waited_for_cpu_percent: 100.0 * (waited_after_s - waited_before_s) / wall_s,
         used: used.collect(),
     })
