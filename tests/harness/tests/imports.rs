@@ -36,14 +36,12 @@ fn imports_point_at_cells_and_never_across() {
         ("catchment-edge-worker", &["catchment-cells", "catchment-collector"]),
         ("catchment-edge-bundle", &[]),
         ("catchment-link", &["catchment-cells"]),
-        ("catchment-relay", &["catchment-cells", "catchment-link"]),
+        ("catchment-http", &[]),
+        ("catchment-relay", &["catchment-cells", "catchment-http", "catchment-link"]),
         ("catchment-aggregator-core", &["catchment-cells"]),
-        ("catchment-aggregator", &["catchment-aggregator-core", "catchment-cells", "catchment-link"]),
+        ("catchment-aggregator", &["catchment-aggregator-core", "catchment-cells", "catchment-http", "catchment-link"]),
         ("catchment-dashboard", &["catchment-cells"]),
-        (
-            "catchment-fuzz",
-            &["catchment-aggregator-core", "catchment-cells", "catchment-collector", "catchment-link"],
-        ),
+        ("catchment-fuzz", &["catchment-aggregator-core", "catchment-cells", "catchment-collector", "catchment-link"]),
         ("catchment-harness", &["catchment-cells"]),
         ("catchment-xtask", &[]),
     ]);
