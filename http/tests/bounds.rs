@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::routing::get;
 use catchment_http::{Bounds, HEAD_BYTES_MAX, serve};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,7 +27,13 @@ async fn start(bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<(
         sleep(SLOW).await;
         "late"
     };
-    let router = Router::new().route("/", get(|| async { "here" })).route("/slow", get(slow));
+    let patient = |mut socket: WebSocket| async move {
+        sleep(4 * SLOW).await;
+        let _ = socket.send("still".into()).await;
+    };
+    let upgrade = async move |upgrade: WebSocketUpgrade| upgrade.on_upgrade(patient);
+    let router =
+        Router::new().route("/", get(|| async { "here" })).route("/slow", get(slow)).route("/live", get(upgrade));
     let served = tokio::spawn(serve(listener, router, bounds, async move { drop(stopped.await) }));
     (address, stop, served)
 }
@@ -103,6 +110,22 @@ async fn a_connection_has_an_age_and_an_end() {
         sleep(SLOW / 10).await;
     }
     assert!((1..100).contains(&answers), "{answers}");
+}
+
+#[tokio::test]
+async fn a_websocket_is_its_owners_to_bound() {
+    let bounds = Bounds { head_time: SLOW, age: SLOW, end_time: SLOW, ..Bounds::new(1) };
+    let (address, _stop, _served) = start(bounds).await;
+    let mut socket = TcpStream::connect(address).await.unwrap();
+    let head = "GET /live HTTP/1.1\r\nhost: a\r\nconnection: upgrade\r\nupgrade: websocket\r\n\
+                sec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    assert!(read(&mut socket).await.contains(" 101 "));
+    // It takes nobody's place.
+    let mut other = TcpStream::connect(address).await.unwrap();
+    other.write_all(REQUEST).await.unwrap();
+    assert!(read(&mut other).await.contains("here"));
+    assert!(read(&mut socket).await.contains("still"));
 }
 
 #[tokio::test]
