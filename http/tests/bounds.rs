@@ -19,6 +19,9 @@ const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: a\r\n\r\n";
 const PATIENCE: Duration = Duration::from_secs(10);
 const SLOW: Duration = Duration::from_millis(300);
 
+/// More than the system keeps for a reader that doesn't read.
+const BIG_BYTES: usize = 64 << 20;
+
 async fn start(bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -32,8 +35,11 @@ async fn start(bounds: Bounds) -> (SocketAddr, oneshot::Sender<()>, JoinHandle<(
         let _ = socket.send("still".into()).await;
     };
     let upgrade = async move |upgrade: WebSocketUpgrade| upgrade.on_upgrade(patient);
-    let router =
-        Router::new().route("/", get(|| async { "here" })).route("/slow", get(slow)).route("/live", get(upgrade));
+    let router = Router::new()
+        .route("/", get(|| async { "here" }))
+        .route("/slow", get(slow))
+        .route("/big", get(|| async { vec![b' '; BIG_BYTES] }))
+        .route("/live", get(upgrade));
     let served = tokio::spawn(serve(listener, router, bounds, async move { drop(stopped.await) }));
     (address, stop, served)
 }
@@ -109,7 +115,46 @@ async fn a_connection_has_an_age_and_an_end() {
         answers += 1;
         sleep(SLOW / 10).await;
     }
-    assert!((1..100).contains(&answers), "{answers}");
+    assert!((SLOW.as_millis() / 100..100).contains(&answers), "{answers}");
+}
+
+#[tokio::test]
+async fn who_does_not_read_is_cut_off() {
+    let (address, _stop, _served) = start(Bounds { age: SLOW, end_time: SLOW, ..Bounds::new(1) }).await;
+    let mut stalled = TcpStream::connect(address).await.unwrap();
+    stalled.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    // Its place is free again.
+    let mut other = TcpStream::connect(address).await.unwrap();
+    other.write_all(REQUEST).await.unwrap();
+    assert!(read(&mut other).await.contains("here"));
+    let mut rest = Vec::new();
+    let _ = timeout(PATIENCE, stalled.read_to_end(&mut rest)).await.expect("it ends");
+    assert!((1_000..BIG_BYTES).contains(&rest.len()), "{} bytes", rest.len());
+}
+
+#[tokio::test]
+async fn who_reads_late_has_it_all() {
+    let (address, _stop, _served) =
+        start(Bounds { head_time: SLOW, age: SLOW, end_time: PATIENCE, ..Bounds::new(1) }).await;
+    let mut late = TcpStream::connect(address).await.unwrap();
+    late.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    sleep(2 * SLOW).await;
+    let mut all = Vec::new();
+    timeout(PATIENCE, late.read_to_end(&mut all)).await.expect("it ends").unwrap();
+    assert!(all.len() > BIG_BYTES, "{} bytes", all.len());
+}
+
+#[tokio::test]
+async fn a_shutdown_lets_the_last_answer_be_read() {
+    let (address, stop, _served) = start(Bounds::new(1)).await;
+    let mut late = TcpStream::connect(address).await.unwrap();
+    late.write_all(b"GET /big HTTP/1.1\r\nhost: a\r\n\r\n").await.unwrap();
+    sleep(SLOW).await;
+    drop(stop);
+    sleep(SLOW).await;
+    let mut all = Vec::new();
+    timeout(PATIENCE, late.read_to_end(&mut all)).await.expect("it ends").unwrap();
+    assert!(all.len() > BIG_BYTES, "{} bytes", all.len());
 }
 
 #[tokio::test]
