@@ -8,7 +8,6 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::Router;
-use axum::serve::ListenerExt;
 use catchment_aggregator_core::Watched;
 use catchment_link::{Client, InvalidAddress, ServeError, ServerTls, TlsError};
 use metrics_exporter_prometheus::PrometheusHandle;
@@ -87,8 +86,6 @@ pub(crate) enum RunError {
     Died(&'static str),
     #[error(transparent)]
     Link(#[from] ServeError),
-    #[error("the HTTP server failed: {0}")]
-    Http(io::Error),
 }
 
 impl Server {
@@ -191,10 +188,8 @@ impl Server {
             }
         });
         let mut link = tokio::spawn(catchment_link::serve(link, tls, arrivals, stopped(stopping.clone())));
-        // Small messages are to be seen at once.
-        let http = http.tap_io(|stream| _ = stream.set_nodelay(true));
-        let server = axum::serve(http, router).with_graceful_shutdown(stopped(stopping));
-        let mut http = tokio::spawn(server.into_future());
+        let bounds = http::connection_bounds();
+        let mut http = tokio::spawn(catchment_http::serve(http, router, bounds, stopped(stopping)));
 
         let ending = tokio::select! {
             () = shutdown => Ok(()),
@@ -206,10 +201,7 @@ impl Server {
                 Ok(Err(error)) => Err(error.into()),
                 _ => Err(RunError::Died("link")),
             },
-            ended = &mut http => match ended {
-                Ok(Err(error)) => Err(RunError::Http(error)),
-                _ => Err(RunError::Died("HTTP server")),
-            },
+            _ = &mut http => Err(RunError::Died("HTTP server")),
             never = metrics::upkeep(prometheus) => match never {},
         };
         health.set("process", Some("it is stopping".into()));

@@ -12,6 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
 use catchment_cells::limits::POST_BYTES_MAX;
+use catchment_http::Bounds;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
@@ -21,6 +22,8 @@ use crate::config::{Config, Token};
 use crate::forward::{BadPost, Homes};
 use crate::metrics;
 
+/// Connections at a time: a shard holds one or two. Well below the unit's LimitNOFILE.
+const CONNECTIONS_MAX: usize = 16_384;
 /// Bytes of bodies that may be in work at a time; beyond, a POST is told to come again.
 pub const IN_FLIGHT_BYTES_MAX: usize = 64 << 20;
 /// Longest wait for a body.
@@ -53,7 +56,8 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_BYTES_MAX));
     let relay = Arc::new(Relay { token: config.token, homes, in_flight });
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
-    let server = axum::serve(listener, router(relay)).with_graceful_shutdown(async move { drop(stopped.await) });
+    let bounds = Bounds::new(CONNECTIONS_MAX);
+    let server = catchment_http::serve(listener, router(relay), bounds, async move { drop(stopped.await) });
     let drain = async {
         shutdown.await;
         info!("draining");
@@ -61,7 +65,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
         sleep(DRAIN_TIME_MAX).await;
     };
     tokio::select! {
-        served = server => served,
+        () = server => Ok(()),
         () = drain => {
             warn!("requests were left unanswered");
             Ok(())

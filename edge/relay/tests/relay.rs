@@ -202,8 +202,8 @@ async fn a_body_that_is_none_is_refused() {
     cut.pop();
     let long = (FRAME_BYTES_MAX as u32 + 1).to_le_bytes().to_vec();
     for (bad, part) in [
-        (cut, "ends within a frame"),
-        (vec![0], "ends within a frame"),
+        (cut, "the bytes end within a piece"),
+        (vec![0], "the bytes end within a piece"),
         (long, "broken framing"),
         (body(&[good.clone(), vec![]]), "frame 1 of"),
         (body(&[good, vec![7; 100]]), "frame 1 of"),

@@ -24,6 +24,9 @@ use crate::live::Live;
 
 /// Questions that are worked on at a time.
 const QUESTIONS_MAX: usize = 4;
+/// Connections that speak HTTP at a time. With the WebSockets, which they no longer count among once upgraded, they are
+/// well below the unit's LimitNOFILE.
+const CONNECTIONS_MAX: usize = 16_384;
 /// WebSockets that may be open at a time, with a read key and before one has come.
 const SOCKETS_MAX: usize = 10_000;
 const STRANGERS_MAX: usize = 1_000;
@@ -57,6 +60,11 @@ impl Default for Bounds {
         let bound = |n| Arc::new(Semaphore::new(n));
         Bounds { questions: bound(QUESTIONS_MAX), sockets: bound(SOCKETS_MAX), strangers: bound(STRANGERS_MAX) }
     }
+}
+
+/// What connections are held to.
+pub(crate) fn connection_bounds() -> catchment_http::Bounds {
+    catchment_http::Bounds::new(CONNECTIONS_MAX)
 }
 
 /// The routes.
