@@ -1,6 +1,8 @@
 //! `cargo xtask bench`: what the running system manages on this machine.
 
+mod bill;
 mod collector;
+mod cost;
 mod edge;
 mod figures;
 mod firehose;
@@ -34,6 +36,8 @@ enum What {
     Collector(collector::Args),
     /// Bytes that a shard ships for an event, beside its JSON.
     Bytes(shipped::Args),
+    /// What Cloudflare would bill for a load, worked out from what the edge is seen to do.
+    Cost(cost::Args),
     /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
     Edge(edge::Args),
     /// Frames of 1, 50 and 5,000 events over the link to an aggregator, until they are synced.
@@ -53,6 +57,7 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
     match what {
         What::Bytes(args) => shipped::run(args).await,
         What::Collector(args) => collector::run(args).await,
+        What::Cost(args) => cost::run(args).await,
         What::Edge(args) => edge::run(args).await,
         What::Ingest(args) => intake::run(args, intake::Way::Link).await,
         What::Relay(args) => intake::run(args, intake::Way::Relay).await,
