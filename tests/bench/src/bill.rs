@@ -28,7 +28,7 @@ pub(crate) struct Prices {
 
 /// Cloudflare's list.
 pub(crate) const PRICES: Prices =
-    Prices { on: "2026-11-23", requests: 0.30, object_requests: 0.15, cpu_ms: 0.02, object_month: 4.15, rows: 1.00 };
+    Prices { on: "2026-11-25", requests: 0.30, object_requests: 0.15, cpu_ms: 0.02, object_month: 4.15, rows: 1.00 };
 
 /// What comes in.
 #[derive(Debug, Clone, Copy)]
