@@ -1,6 +1,6 @@
 //! `bench cost`: what Cloudflare would bill, by a formula ([`bill`](crate::bill)) over what the real edge is seen to do.
 
-use catchment_harness::Result;
+use catchment_harness::{Failure, Result};
 
 use crate::bill::{Bill, Load, Measured, PRICES, commits_per_s, fewest_events_per_request, per_million, slices};
 use crate::figures::Figures;
@@ -46,7 +46,7 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     for (batch, connections, rate) in SEEN {
         eprintln!("▸ {batch} events a request, {rate:.0} events/s to one shard");
         let run = stand::run(batch, connections, Some(rate), args.seconds).await?;
-        let seen = run.shard;
+        let seen = run.shard.ok_or_else(|| Failure("the shard was not asked".into()))?;
         let measured = Measured {
             rows_per_cut: (seen.rows_written - seen.commits + seen.alarms_set) / seen.frames,
             alarms_per_cut: seen.alarms / seen.frames,

@@ -33,8 +33,8 @@ pub(crate) struct Run {
     pub(crate) closed: u64,
     /// How much of the time something waited for a CPU.
     pub(crate) waited_for_cpu_percent: f64,
-    /// What its shard did in that time.
-    pub(crate) shard: Done,
+    /// What its shard did in that time; at a rate that was asked for, as a shard that has all it can take is not to be asked, too.
+    pub(crate) shard: Option<Done>,
     /// By process: CPU in percent of a core, memory in MiB.
     pub(crate) used: Vec<(&'static str, f64, f64)>,
 }
@@ -120,12 +120,18 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
             .collect()
     };
     let (before, waited_before_s) = (usages()?, waited_for_cpu_s());
-    let done_before = Done::so_far(&cluster, 0.0).await?;
+    let done_before = match events_per_s {
+        Some(_) => Some(Done::so_far(&cluster, 0.0).await?),
+        None => None,
+    };
     let began = Instant::now();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let span = began..Instant::now();
     let (after, waited_after_s) = (usages()?, waited_for_cpu_s());
-    let done = Done::so_far(&cluster, (span.end - span.start).as_secs_f64()).await?.since(&done_before);
+    let shard = match done_before {
+        Some(before) => Some(Done::so_far(&cluster, (span.end - span.start).as_secs_f64()).await?.since(&before)),
+        None => None,
+    };
     let sent = firehose.end().await?;
     let counted = watcher.counted(sent.events(), PATIENCE).await?;
     let wall_s = (span.end - span.start).as_secs_f64();
@@ -147,7 +153,7 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
         refused: sent.refused,
         closed: sent.closed,
         waited_for_cpu_percent: 100.0 * (waited_after_s - waited_before_s) / wall_s,
-        shard: done,
+        shard,
         used: used.collect(),
     })
 }
