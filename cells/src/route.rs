@@ -15,7 +15,7 @@ pub const MAP_EPOCH_LAST: u32 = (1 << LEVEL_SHIFT) - 1;
 /// The highest level.
 pub const LEVEL_MAX: u8 = 3;
 /// Slices of a client at the levels from 1 on. A power of each other, so that a step up is felt and tabs need few of them. Final.
-const SLICES: [usize; LEVEL_MAX as usize] = [1, 8, 64];
+pub const SLICES: [usize; LEVEL_MAX as usize] = [1, 8, 64];
 const LEVEL_SHIFT: u32 = 24;
 
 /// Under what a route was made: a placement map, and the client's level, which says how far its events are spread: 0 in a pool

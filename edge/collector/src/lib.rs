@@ -22,7 +22,7 @@ mod watching;
 pub use collector::{Collector, Cut, CutFrame, Outcome, Rejected};
 pub use hop::{HOP_HEADER, Hop};
 pub use outbox::{Outbox, Verdict};
-pub use quota::{Capacity, OverQuota};
+pub use quota::{Capacity, HOT, OverQuota, request_cost};
 pub use reason::Reason;
 pub use request::{Claims, Device, Request, RequestError, Visitor};
 pub use rows::{IdsRow, LogRow, Meta};

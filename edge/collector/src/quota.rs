@@ -15,7 +15,7 @@ const EVENTS_PER_REQUEST: f64 = 20.0;
 /// The part of a pool that a client is sure of.
 const SHARE: f64 = 1.0 / 4.0;
 /// The part of a shard of its own beyond which a client is spread further. A level has eight times the shards of the one before.
-const HOT: f64 = 1.0 / 2.0;
+pub const HOT: f64 = 1.0 / 2.0;
 /// The part of a shard of its own below which a client is led back: eight times that is well below what makes it hot again.
 const COLD: f64 = 1.0 / 64.0;
 /// For how long a rate may be exceeded, in s.
@@ -99,6 +99,11 @@ impl Bucket {
     }
 }
 
+/// What a request of so many events takes of a shard's [`Capacity`].
+pub fn request_cost(events: usize) -> f64 {
+    1.0 + events as f64 / EVENTS_PER_REQUEST
+}
+
 impl Quotas {
     pub(crate) fn new(capacity: Capacity, now: i64) -> Self {
         let requests_per_s = f64::from(capacity.requests_per_s.max(1));
@@ -110,7 +115,7 @@ impl Quotas {
     /// Admits a request of a client at a level, or says when to come again. Only in a pool is anything refused: in a shard of its
     /// own a client takes from nobody.
     pub(crate) fn admit(&mut self, client: &ClientId, level: u8, events: usize, now: i64) -> Result<(), OverQuota> {
-        let cost = 1.0 + events as f64 / EVENTS_PER_REQUEST;
+        let cost = request_cost(events);
         let spare = self.spare.fill(now);
         let part = if level == 0 { SHARE } else { HOT };
         let Some(usage) = self.usage(client, part, now) else {

@@ -24,13 +24,13 @@ use crate::rows::{IdsRow, LogRow, Meta};
 use crate::watching::Watching;
 
 /// How long requests are collected for one commit, in ms, counted from the last commit: an idle shard commits at once.
-const GROUP_MS: i64 = 50;
+pub const GROUP_MS: i64 = 50;
 /// How long events wait for a cut, in ms; while the home can't be reached, when more frames would only fill the outbox, longer.
-const CUT_MS: i64 = 200;
+pub const CUT_MS: i64 = 200;
 const CUT_MS_FAILING: i64 = 60_000;
 /// The least time between two cuts while nobody watches, in ms. The first event after a quiet time doesn't wait: someone may have
 /// begun to watch, which its ack tells.
-const CUT_EVERY_MS: i64 = 5_000;
+pub const CUT_EVERY_MS: i64 = 5_000;
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
 const FLUSH_MS_WATCHED: u32 = 500;
 const FLUSH_MS: u32 = 5_000;
@@ -118,6 +118,10 @@ pub struct Judgement {
 /// How a shard is, for its operator.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Health {
+    /// Groups of requests that were committed, since its storage began.
+    pub commits: u64,
+    /// Frames that were cut, since its storage began.
+    pub frames: u64,
     /// Rows of the log that are not cut.
     pub log_rows: u64,
     /// Frames that are not acked.
@@ -416,6 +420,8 @@ impl<S: Storage, R> Shard<S, R> {
     pub fn health(&self, now: i64) -> Health {
         let meta = self.meta();
         Health {
+            commits: self.log_next,
+            frames: meta.next_frame - 1,
             log_rows: self.log_next - meta.folded_through,
             outbox_frames: meta.next_frame - 1 - self.outbox.acked(),
             parked: meta.parked,

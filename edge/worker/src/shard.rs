@@ -10,11 +10,12 @@ use std::time::Duration;
 
 use catchment_cells::ClientId;
 use catchment_cells::ack::Ack;
-use catchment_collector::shard::{Judgement, Post};
+use catchment_collector::shard::{Health, Judgement, Post};
 use catchment_collector::{HOP_HEADER, Hop, Outcome, Request as Events, RequestError, Verdict};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
+use serde::Serialize;
 use worker::{
     Delay, DurableObject, Env, Method, Request, Response, Result, State, console_error, console_warn, durable_object,
 };
@@ -41,11 +42,32 @@ pub struct Shard {
     core: RefCell<Option<Core>>,
     /// When the alarm will ring, as far as is known.
     alarm_at: Cell<Option<i64>>,
+    billed: Billed,
+}
+
+/// What the platform bills an object for, since it is in memory, beside its time and the rows of its storage.
+#[derive(Debug, Default)]
+struct Billed {
+    requests: Cell<u64>,
+    alarms: Cell<u64>,
+    alarms_set: Cell<u64>,
+}
+
+/// What `GET /v1/shard` shows.
+#[derive(Serialize)]
+struct Shown {
+    #[serde(flatten)]
+    health: Health,
+    requests: u64,
+    alarms: u64,
+    alarms_set: u64,
+    rows_written: u64,
 }
 
 impl DurableObject for Shard {
     fn new(state: State, env: Env) -> Self {
-        let shard = Shard { state, env, core: RefCell::new(None), alarm_at: Cell::new(None) };
+        let shard =
+            Shard { state, env, core: RefCell::new(None), alarm_at: Cell::new(None), billed: Billed::default() };
         // A shard without storage gets its name with its first request; one whose storage fails tries again then.
         if let Ok(config) = edge::config(&shard.env)
             && let Err(error) = shard.load(&config, None)
@@ -57,11 +79,11 @@ impl DurableObject for Shard {
 
     async fn fetch(&self, request: Request) -> Result<Response> {
         let answer = match request.method() {
-            Method::Get => {
-                let health = self.core.borrow().as_ref().map(|core| core.health(now())).unwrap_or_default();
-                Ok(json(200, &[], &health))
+            Method::Get => Ok(json(200, &[], &self.show())),
+            _ => {
+                count(&self.billed.requests);
+                self.take(request).await
             }
-            _ => self.take(request).await,
         };
         Ok(answer.unwrap_or_else(|refusal| refusal.counted().response()))
     }
@@ -69,6 +91,7 @@ impl DurableObject for Shard {
     /// Cuts what is due and ships what waits. Never throws: the platform would give it up after some tries.
     async fn alarm(&self) -> Result<Response> {
         self.alarm_at.set(None);
+        count(&self.billed.alarms);
         if let Ok(config) = edge::config(&self.env) {
             match self.load(&config, None) {
                 Ok(()) => self.ship(&config).await,
@@ -81,6 +104,18 @@ impl DurableObject for Shard {
 }
 
 impl Shard {
+    /// How it is, and what it is billed for.
+    fn show(&self) -> Shown {
+        let core = self.core.borrow();
+        Shown {
+            health: core.as_ref().map(|core| core.health(now())).unwrap_or_default(),
+            requests: self.billed.requests.get(),
+            alarms: self.billed.alarms.get(),
+            alarms_set: self.billed.alarms_set.get(),
+            rows_written: core.as_ref().map_or(0, |core| core.storage().rows_written()),
+        }
+    }
+
     /// Rebuilds memory from storage; a shard whose storage is new takes its name and its region from its first request.
     fn load(&self, config: &Config, first: Option<&Hop>) -> Result<(), StorageError> {
         if self.core.borrow().is_some() {
@@ -282,10 +317,15 @@ impl Shard {
         };
         let Some(at) = at.filter(|at| self.alarm_at.get().is_none_or(|pending| *at < pending)) else { return };
         self.alarm_at.set(Some(at));
+        count(&self.billed.alarms_set);
         if let Some(Err(error)) = self.state.storage().set_alarm((at - now).max(0)).now_or_never() {
             console_error!("the alarm can't be set: {error}");
         }
     }
+}
+
+fn count(counter: &Cell<u64>) {
+    counter.set(counter.get() + 1);
 }
 
 /// A number that no other storage of this shard has: 64 random bits.

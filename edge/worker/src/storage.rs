@@ -1,6 +1,8 @@
 //! A shard's tables: rings, written at slot = number mod size, so that nothing is ever deleted and all is bounded.
 
+use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
+use std::rc::Rc;
 
 use catchment_cells::codec::DecodeError;
 use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX};
@@ -25,6 +27,8 @@ const TABLES: &str = "
 pub(crate) struct Storage {
     object: JsValue,
     sql: SqlStorage,
+    /// As the platform counts and bills them, since it was opened.
+    rows_written: Rc<Cell<u64>>,
 }
 
 /// Why storage can't be used.
@@ -52,7 +56,12 @@ impl Storage {
     pub(crate) fn open(storage: &worker::Storage) -> Result<Self, StorageError> {
         let sql = storage.sql();
         sql.exec(TABLES, None)?;
-        Ok(Storage { object: storage.as_raw().into(), sql })
+        Ok(Storage { object: storage.as_raw().into(), sql, rows_written: Rc::default() })
+    }
+
+    /// Rows that were written since it was opened, as the platform counts and bills them.
+    pub(crate) fn rows_written(&self) -> u64 {
+        self.rows_written.get()
     }
 
     /// Does some writes, all or none.
@@ -76,7 +85,12 @@ impl Storage {
             return Err(StorageError::Sql(format!("a row of {} bytes", row.len())));
         }
         let slot = SqlStorageValue::Integer((n % slots) as i64);
-        self.sql.exec(statement, vec![slot, SqlStorageValue::Integer(n as i64), row.into()])?;
+        self.write(statement, vec![slot, SqlStorageValue::Integer(n as i64), row.into()])
+    }
+
+    fn write(&self, statement: &str, bindings: Vec<SqlStorageValue>) -> Result<(), StorageError> {
+        let cursor = self.sql.exec(statement, bindings)?;
+        self.rows_written.set(self.rows_written.get() + cursor.rows_written() as u64);
         Ok(())
     }
 
@@ -123,8 +137,7 @@ impl shard::Storage for Storage {
     }
 
     fn put_meta(&self, meta: &Meta) -> Result<(), StorageError> {
-        self.sql.exec("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])?;
-        Ok(())
+        self.write("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])
     }
 
     fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), StorageError> {

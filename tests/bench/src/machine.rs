@@ -79,9 +79,14 @@ impl Usage {
         })
     }
 
+    /// CPU since an earlier look, in seconds.
+    pub(crate) fn cpu_s_since(&self, earlier: &Usage) -> f64 {
+        self.cpu_s - earlier.cpu_s
+    }
+
     /// Of one core, in percent, since an earlier look.
     pub(crate) fn cpu_percent_since(&self, earlier: &Usage) -> f64 {
-        100.0 * (self.cpu_s - earlier.cpu_s) / self.at.duration_since(earlier.at).as_secs_f64().max(1e-3)
+        100.0 * self.cpu_s_since(earlier) / self.at.duration_since(earlier.at).as_secs_f64().max(1e-3)
     }
 }
 

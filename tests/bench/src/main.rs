@@ -1,10 +1,14 @@
 //! `cargo xtask bench`: what the running system manages on this machine.
 
+mod bill;
 mod collector;
+mod cost;
 mod edge;
 mod figures;
 mod firehose;
+mod frames;
 mod http;
+mod intake;
 mod live;
 mod load;
 mod machine;
@@ -32,8 +36,14 @@ enum What {
     Collector(collector::Args),
     /// Bytes that a shard ships for an event, beside its JSON.
     Bytes(shipped::Args),
+    /// What Cloudflare would bill for a load, worked out from what the edge is seen to do.
+    Cost(cost::Args),
     /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
     Edge(edge::Args),
+    /// Frames of 1, 50 and 5,000 events over the link to an aggregator, until they are synced.
+    Ingest(intake::Args),
+    /// The same frames by HTTP through a relay.
+    Relay(intake::Args),
     /// All processes together: the most events a second whose answers are fresh.
     Pipeline(pipeline::Args),
     /// Ten times as many senders as keep the edge busy: what it takes, what it says to the rest, and whether all is counted.
@@ -47,7 +57,10 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
     match what {
         What::Bytes(args) => shipped::run(args).await,
         What::Collector(args) => collector::run(args).await,
+        What::Cost(args) => cost::run(args).await,
         What::Edge(args) => edge::run(args).await,
+        What::Ingest(args) => intake::run(args, intake::Way::Link).await,
+        What::Relay(args) => intake::run(args, intake::Way::Relay).await,
         What::Pipeline(args) => pipeline::run(args).await,
         What::Overload(args) => overload::run(args).await,
         What::Live(args) => live::run(args).await,

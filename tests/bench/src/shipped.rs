@@ -16,6 +16,8 @@ use crate::figures::Figures;
 const RATES_PER_S: [u64; 3] = [1, 50, 1_000];
 /// How long after the first event a shard cuts, in ms: while someone watches, and while nobody does.
 const CUTS_MS: [(&str, i64); 2] = [("watched", 200), ("unwatched", 5_000)];
+/// Longer than anything here takes: what is left in the end is cut then.
+const CUT_MS_NEVER: i64 = 3_600_000;
 /// Requests come so often, with what fell due.
 const TICK_MS: i64 = 200;
 /// A minute of 2027.
@@ -57,6 +59,11 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     }
     figures.print(args.json);
     Ok(true)
+}
+
+/// Frames of so many events that come at a rate, if they are cut for their size alone.
+pub(crate) fn frames_by_size(rate: u64, total: u64) -> Result<usize> {
+    Ok(ship(rate, total, CUT_MS_NEVER)?.frames)
 }
 
 /// Counts `total` events that come at a rate, cut so long after the first; their JSON is gzipped cut by cut.

@@ -16,6 +16,9 @@ const WARM_UP: Duration = Duration::from_secs(3);
 /// How long the answers' count may stand still before what is missing counts as lost.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Where all routes of the first placement lead.
+const SHARD: &str = "eu/pool/0";
+
 /// What one run came to.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -30,8 +33,52 @@ pub(crate) struct Run {
     pub(crate) closed: u64,
     /// How much of the time something waited for a CPU.
     pub(crate) waited_for_cpu_percent: f64,
+    /// What its shard did in that time; at a rate that was asked for, as a shard that has all it can take is not to be asked, too.
+    pub(crate) shard: Option<Done>,
     /// By process: CPU in percent of a core, memory in MiB.
     pub(crate) used: Vec<(&'static str, f64, f64)>,
+}
+
+/// What a shard did, in its own numbers, in a span of time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Done {
+    pub(crate) seconds: f64,
+    pub(crate) requests: f64,
+    pub(crate) alarms: f64,
+    pub(crate) alarms_set: f64,
+    pub(crate) commits: f64,
+    pub(crate) frames: f64,
+    pub(crate) rows_written: f64,
+}
+
+impl Done {
+    /// Since the shard is in memory.
+    async fn so_far(cluster: &Cluster, seconds: f64) -> Result<Done> {
+        let shown = cluster.shard(SHARD).await?;
+        let number =
+            |name: &str| shown[name].as_f64().ok_or_else(|| Failure(format!("the shard shows no {name}: {shown}")));
+        Ok(Done {
+            seconds,
+            requests: number("requests")?,
+            alarms: number("alarms")?,
+            alarms_set: number("alarms_set")?,
+            commits: number("commits")?,
+            frames: number("frames")?,
+            rows_written: number("rows_written")?,
+        })
+    }
+
+    fn since(&self, earlier: &Done) -> Done {
+        Done {
+            seconds: self.seconds - earlier.seconds,
+            requests: self.requests - earlier.requests,
+            alarms: self.alarms - earlier.alarms,
+            alarms_set: self.alarms_set - earlier.alarms_set,
+            commits: self.commits - earlier.commits,
+            frames: self.frames - earlier.frames,
+            rows_written: self.rows_written - earlier.rows_written,
+        }
+    }
 }
 
 impl Run {
@@ -73,10 +120,18 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
             .collect()
     };
     let (before, waited_before_s) = (usages()?, waited_for_cpu_s());
+    let done_before = match events_per_s {
+        Some(_) => Some(Done::so_far(&cluster, 0.0).await?),
+        None => None,
+    };
     let began = Instant::now();
     tokio::time::sleep(Duration::from_secs(seconds)).await;
     let span = began..Instant::now();
     let (after, waited_after_s) = (usages()?, waited_for_cpu_s());
+    let shard = match done_before {
+        Some(before) => Some(Done::so_far(&cluster, (span.end - span.start).as_secs_f64()).await?.since(&before)),
+        None => None,
+    };
     let sent = firehose.end().await?;
     let counted = watcher.counted(sent.events(), PATIENCE).await?;
     let wall_s = (span.end - span.start).as_secs_f64();
@@ -98,6 +153,7 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
         refused: sent.refused,
         closed: sent.closed,
         waited_for_cpu_percent: 100.0 * (waited_after_s - waited_before_s) / wall_s,
+        shard,
         used: used.collect(),
     })
 }

@@ -8,7 +8,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use catchment_cells::credential::{ReadKey, WriteKey};
 use catchment_cells::{ClientId, Secret};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::process::{Process, Ready};
 use crate::random::entropy;
@@ -243,6 +243,17 @@ impl Cluster {
     pub fn processes(&mut self) -> impl Iterator<Item = &mut Process> {
         let regions = self.regions.iter_mut().flat_map(|region| [&mut region.relay, &mut region.aggregator]);
         std::iter::once(&mut self.edge).chain(regions).chain(&mut self.central)
+    }
+
+    /// How a shard is: what the edge's `/v1/shard` shows.
+    pub async fn shard(&self, name: &str) -> Result<Value> {
+        let url = format!("{}/v1/shard?name={name}", self.edge_url);
+        let ask = async {
+            let answer = reqwest::Client::new().get(url).bearer_auth(RELAY_TOKEN).send().await?;
+            answer.error_for_status()?.bytes().await
+        };
+        let shown = ask.await.map_err(Failure::at("asking for a shard"))?;
+        serde_json::from_slice(&shown).map_err(Failure::at("reading a shard"))
     }
 
     /// A Prometheus counter of all relays, or all aggregators: the sum over its labels.

@@ -367,8 +367,6 @@ async fn a_frame_that_is_changed_on_its_way_is_sent_again_until_it_arrives() {
     proxy.set(Fault::None);
     counted += send(&cluster, &api, "-after", counted).await;
     assert!(counted > 0);
-    let url = format!("{}/v1/shard?name=eu/backfill/nasa", cluster.edge_url());
-    let shard = reqwest::Client::new().get(url).bearer_auth(cluster.relay_token()).send().await.unwrap();
-    let shard: Value = serde_json::from_str(&shard.text().await.unwrap()).unwrap();
+    let shard = cluster.shard("eu/backfill/nasa").await.unwrap();
     assert_eq!((&shard["parked"], &shard["outbox_frames"]), (&json!(0), &json!(0)), "{shard}");
 }

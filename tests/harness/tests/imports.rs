@@ -46,7 +46,10 @@ fn imports_point_at_cells_and_never_across() {
         ("catchment-sim", &["catchment-aggregator-core", "catchment-cells", "catchment-collector"]),
         // What the benches send is made as the edge makes it: by the collector.
         ("catchment-workload", &["catchment-cells", "catchment-collector"]),
-        ("catchment-bench", &["catchment-cells", "catchment-collector", "catchment-harness", "catchment-workload"]),
+        (
+            "catchment-bench",
+            &["catchment-cells", "catchment-collector", "catchment-harness", "catchment-link", "catchment-workload"],
+        ),
         ("catchment-xtask", &[]),
     ]);
     let packages = dependencies(false);

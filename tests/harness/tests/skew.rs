@@ -178,9 +178,7 @@ async fn a_hot_client_gets_shards_of_its_own_and_others_stay_fresh() {
     assert!(best <= HARM_MAX, "others' freshness is {best:.2} times what it was");
     assert_eq!(of_small.turned_away.load(Ordering::Relaxed), 0, "nobody else is turned away");
     assert!(of_hot.level.load(Ordering::Relaxed) >= 2, "it is spread");
-    let url = format!("{}/v1/shard?name=eu/slice/hot/0", cluster.edge_url());
-    let slice = reqwest::Client::new().get(url).bearer_auth(cluster.relay_token()).send().await.unwrap();
-    let slice: Value = serde_json::from_slice(&slice.bytes().await.unwrap()).unwrap();
+    let slice = cluster.shard("eu/slice/hot/0").await.unwrap();
     assert!(slice["nonce"].as_u64().is_some_and(|nonce| nonce > 0), "the slice is there: {slice}");
     // Right figures throughout: each event that was acknowledged, once; each tab is a user.
     let api = cluster.api(&hot);
