@@ -68,6 +68,12 @@ impl Rows {
         (outbox, disk.size(LOG).0, frames)
     }
 
+    /// Whether nothing was ever stored: its first write failed, and no request came again.
+    pub fn is_new(&self) -> bool {
+        let disk = self.disk.borrow();
+        disk.get(META, &[]).is_none() && disk.size(LOG).1 == 0
+    }
+
     /// Whether each ring has at most its slots.
     pub fn is_bounded(&self) -> bool {
         let disk = self.disk.borrow();

@@ -977,11 +977,14 @@ impl World {
             && self.aggregators.iter().all(|aggregator| aggregator.memory.is_some())
             && self.shards.iter().all(|shard| {
                 let core = shard.core.as_ref();
-                let idle = core.is_some_and(|core| {
-                    core.health(self.now).log_rows == 0
-                        && core.health(self.now).outbox_frames == 0
-                        && core.due_at(self.now).is_none()
-                });
+                let idle = core.map_or_else(
+                    || shard.rows.is_new(),
+                    |core| {
+                        core.health(self.now).log_rows == 0
+                            && core.health(self.now).outbox_frames == 0
+                            && core.due_at(self.now).is_none()
+                    },
+                );
                 idle && shard.gated.is_empty()
             })
             && self.aggregators.iter().all(Aggregator::has_forwarded)
