@@ -12,6 +12,8 @@ use crate::limits::QUOTA_CLIENTS_MAX;
 
 /// Events that cost as much as receiving and committing a request: measured, 2 to 3 µs and some 50.
 const EVENTS_PER_REQUEST: f64 = 20.0;
+/// Bytes of a body that cost as much: those of 20 large events.
+const BYTES_PER_REQUEST: f64 = 20_000.0;
 /// The part of a pool that a client is sure of.
 const SHARE: f64 = 1.0 / 4.0;
 /// The part of a shard of its own beyond which a client is spread further. A level has eight times the shards of the one before.
@@ -27,7 +29,7 @@ const PROMOTED_MS: i64 = 600_000;
 /// The shortest and the longest wait that a refusal asks for, in ms.
 const RETRY_AFTER_MS: (i64, i64) = (1_000, 30_000);
 
-/// What one shard may take in. The unit is a request of few events; 20 events more cost as much as another one.
+/// What one shard may take in. The unit is a request of few events; 20 events more, or 20 kB, cost as much as another one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Capacity {
     /// Requests a second; at least 1.
@@ -47,7 +49,8 @@ pub(crate) struct Quotas {
     requests_per_s: f64,
     /// What is left of the whole shard.
     spare: Bucket,
-    clients: BTreeMap<ClientId, Usage>,
+    /// By level, too: one shard may serve several.
+    clients: BTreeMap<(ClientId, u8), Usage>,
 }
 
 #[derive(Debug)]
@@ -56,6 +59,8 @@ struct Usage {
     share: Bucket,
     /// Full: the client is cold.
     cold: Bucket,
+    /// Whether it was, before its last request.
+    was_cold: bool,
     promoted_until: i64,
 }
 
@@ -99,9 +104,9 @@ impl Bucket {
     }
 }
 
-/// What a request of so many events takes of a shard's [`Capacity`].
-pub fn request_cost(events: usize) -> f64 {
-    1.0 + events as f64 / EVENTS_PER_REQUEST
+/// What a request of so many events, in a body of so many bytes, takes of a shard's [`Capacity`].
+pub fn request_cost(events: usize, bytes: usize) -> f64 {
+    1.0 + (events as f64 / EVENTS_PER_REQUEST).max(bytes as f64 / BYTES_PER_REQUEST)
 }
 
 impl Quotas {
@@ -114,11 +119,17 @@ impl Quotas {
 
     /// Admits a request of a client at a level, or says when to come again. Only in a pool is anything refused: in a shard of its
     /// own a client takes from nobody.
-    pub(crate) fn admit(&mut self, client: &ClientId, level: u8, events: usize, now: i64) -> Result<(), OverQuota> {
-        let cost = request_cost(events);
+    pub(crate) fn admit(
+        &mut self,
+        client: &ClientId,
+        level: u8,
+        (events, bytes): (usize, usize),
+        now: i64,
+    ) -> Result<(), OverQuota> {
+        let cost = request_cost(events, bytes);
         let spare = self.spare.fill(now);
         let part = if level == 0 { SHARE } else { HOT };
-        let Some(usage) = self.usage(client, part, now) else {
+        let Some(usage) = self.usage(client, level, part, now) else {
             // Too many to tell them apart: whoever is not among them has what these leave.
             if spare <= 0.0 {
                 return Err(OverQuota::after(0));
@@ -126,7 +137,7 @@ impl Quotas {
             self.spare.take(cost);
             return Ok(());
         };
-        usage.cold.fill(now);
+        usage.was_cold = usage.cold.fill(now) >= usage.cold.most;
         usage.cold.take(cost);
         if usage.share.fill(now) > 0.0 {
             usage.share.take(cost);
@@ -141,11 +152,11 @@ impl Quotas {
     }
 
     /// The level that new routes of a client are to have, after a request of one at `level`.
-    pub(crate) fn level(&mut self, client: &ClientId, level: u8, now: i64) -> u8 {
-        let Some(usage) = self.clients.get_mut(client) else { return level };
+    pub(crate) fn level(&self, client: &ClientId, level: u8, now: i64) -> u8 {
+        let Some(usage) = self.clients.get(&(client.clone(), level)) else { return level };
         if usage.promoted_until > now {
             (level + 1).min(LEVEL_MAX)
-        } else if usage.cold.fill(now) >= usage.cold.most {
+        } else if usage.was_cold {
             level.saturating_sub(1)
         } else {
             level
@@ -158,8 +169,9 @@ impl Quotas {
     }
 
     /// What a client has used; `None` for one that there is no room for.
-    fn usage(&mut self, client: &ClientId, part: f64, now: i64) -> Option<&mut Usage> {
-        if !self.clients.contains_key(client) {
+    fn usage(&mut self, client: &ClientId, level: u8, part: f64, now: i64) -> Option<&mut Usage> {
+        let key = (client.clone(), level);
+        if !self.clients.contains_key(&key) {
             if self.clients.len() >= QUOTA_CLIENTS_MAX {
                 // Who has all of its share again is as one that never came.
                 self.clients.retain(|_, usage| usage.promoted_until > now || usage.share.fill(now) < usage.share.most);
@@ -172,11 +184,12 @@ impl Quotas {
                 share: Bucket::new(per_s, BURST_S, per_s * BURST_S, now),
                 // Whether it was cold before isn't known: so it has to be for as long again.
                 cold: Bucket::new(self.requests_per_s * COLD, COLD_S, 0.0, now),
+                was_cold: false,
                 promoted_until: i64::MIN,
             };
-            self.clients.insert(client.clone(), usage);
+            self.clients.insert(key.clone(), usage);
         }
-        self.clients.get_mut(client)
+        self.clients.get_mut(&key)
     }
 }
 
@@ -202,7 +215,7 @@ mod tests {
     fn admitted(quotas: &mut Quotas, client: &ClientId, level: u8, (from, to): (i64, i64), every_ms: f64) -> usize {
         let requests = ((to - from) as f64 / every_ms) as usize;
         let at = |i: usize| from + (i as f64 * every_ms) as i64;
-        (0..requests).filter(|&i| quotas.admit(client, level, 0, at(i)).is_ok()).count()
+        (0..requests).filter(|&i| quotas.admit(client, level, (0, 0), at(i)).is_ok()).count()
     }
 
     #[test]
@@ -213,7 +226,7 @@ mod tests {
         assert!((2_000..=2_400).contains(&n), "{n}");
         assert_eq!(quotas.level(&client(0), 0, 20_000), 1);
         assert_eq!(quotas.promoted(20_000), 1);
-        let over = (0..5).find_map(|_| quotas.admit(&client(0), 0, 0, 20_000).err()).unwrap();
+        let over = (0..5).find_map(|_| quotas.admit(&client(0), 0, (0, 0), 20_000).err()).unwrap();
         assert!((1_000..=30_000).contains(&over.retry_after_ms), "{over:?}");
     }
 
@@ -223,9 +236,9 @@ mod tests {
         let (hot, small) = (client(0), client(1));
         let (mut hot_n, mut small_n) = (0, 0);
         for ms in 0..20_000 {
-            hot_n += usize::from(quotas.admit(&hot, 0, 0, ms).is_ok());
+            hot_n += usize::from(quotas.admit(&hot, 0, (0, 0), ms).is_ok());
             // 20 a second: below a quarter of 100.
-            small_n += usize::from(ms % 50 == 0 && quotas.admit(&small, 0, 0, ms).is_ok());
+            small_n += usize::from(ms % 50 == 0 && quotas.admit(&small, 0, (0, 0), ms).is_ok());
         }
         assert_eq!(small_n, 400, "all of its requests");
         assert!((1_500..=2_100).contains(&hot_n), "what the other leaves: {hot_n}");
@@ -241,18 +254,36 @@ mod tests {
             assert_eq!(admitted(&mut quotas, &hot, level, (from, from + 10_000), 10.0), 1_000);
             assert_eq!(quotas.level(&hot, level, from + 10_000), (level + 1).min(LEVEL_MAX));
             // Then one request every two seconds, a third of what counts as cold.
-            let n = admitted(&mut quotas, &hot, level, (from + 10_000, from + 10_000 + 3 * PROMOTED_MS), 2_000.0);
-            assert_eq!(n, 900);
-            assert_eq!(quotas.level(&hot, level, from + 10_000 + 3 * PROMOTED_MS), level - 1);
+            let to = from + 10_000 + 3 * PROMOTED_MS;
+            assert_eq!(admitted(&mut quotas, &hot, level, (from + 10_000, to), 2_000.0), 900);
+            // As it is answered, that is in the turn of a request.
+            for ms in 0..10 {
+                assert!(quotas.admit(&hot, level, (1, 300), to + ms).is_ok());
+                if ms == 0 {
+                    assert_eq!(quotas.level(&hot, level, to), level - 1);
+                }
+            }
+            assert_eq!(quotas.level(&hot, level, to + 9), level, "ten at once are more than cold");
         }
         assert_eq!(quotas.level(&client(1), 2, 0), 2, "of whom nothing is known stays");
     }
 
     #[test]
-    fn events_cost_too() {
+    fn levels_of_one_shard_are_told_apart() {
+        let mut quotas = quotas();
+        admitted(&mut quotas, &client(0), 1, (0, 10_000), 10.0);
+        assert!(quotas.admit(&client(0), 2, (0, 0), 10_000).is_ok());
+        assert_eq!([1, 2].map(|level| quotas.level(&client(0), level, 10_000)), [2, 2]);
+    }
+
+    #[test]
+    fn events_and_bytes_cost_too() {
         let mut quotas = quotas();
         // 6 requests of 1,000 events are 306 of the 200 + 50 that there are at first.
-        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, 1_000, 0).is_ok()).count();
+        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, (1_000, 0), 0).is_ok()).count();
+        assert!((4..=5).contains(&taken), "{taken}");
+        let mut quotas = self::quotas();
+        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, (1, 1_000_000), 0).is_ok()).count();
         assert!((4..=5).contains(&taken), "{taken}");
     }
 
@@ -260,11 +291,11 @@ mod tests {
     fn clients_are_bounded_and_the_rest_has_what_is_left() {
         let mut quotas = quotas();
         for n in 0..2 * QUOTA_CLIENTS_MAX {
-            let _ = quotas.admit(&client(n), 0, 0, 0);
+            let _ = quotas.admit(&client(n), 0, (0, 0), 0);
         }
         assert!(quotas.clients.len() <= QUOTA_CLIENTS_MAX);
-        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, 0, 0).is_err(), "nothing is left");
-        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, 0, 1_000_000).is_ok());
+        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 0).is_err(), "nothing is left");
+        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 1_000_000).is_ok());
         assert_eq!(quotas.clients.len(), 1, "the others have their share again");
     }
 
@@ -272,7 +303,7 @@ mod tests {
     fn a_clock_that_jumps_refuses_nobody_for_long() {
         let mut quotas = quotas();
         for now in [0, i64::MAX / 4, -1_000_000_000_000, 5, 1_700_000_000_000, 6] {
-            assert!(quotas.admit(&client(0), 0, 0, now).is_ok(), "{now}");
+            assert!(quotas.admit(&client(0), 0, (0, 0), now).is_ok(), "{now}");
         }
     }
 }

@@ -196,16 +196,22 @@ impl<S: Storage, R> Shard<S, R> {
         self.collector.count_refused(client, now);
     }
 
-    /// Admits so many events of a client whose route has a level, or says when to come again; a backfill waits for nobody.
-    pub fn admit(&mut self, client: &ClientId, level: u8, events: usize, now: i64) -> Result<(), OverQuota> {
+    /// Admits so many events, of a body of so many bytes, of a client whose route has a level, or says when to come again; a backfill waits for nobody.
+    pub fn admit(
+        &mut self,
+        client: &ClientId,
+        level: u8,
+        events_and_bytes: (usize, usize),
+        now: i64,
+    ) -> Result<(), OverQuota> {
         if is_backfill(self.meta().producer.shard()) {
             return Ok(());
         }
-        self.quotas.admit(client, level, events, now)
+        self.quotas.admit(client, level, events_and_bytes, now)
     }
 
     /// The level that a client's new routes are to have, after a request by one of `level`.
-    pub fn level(&mut self, client: &ClientId, level: u8, now: i64) -> u8 {
+    pub fn level(&self, client: &ClientId, level: u8, now: i64) -> u8 {
         self.quotas.level(client, level, now)
     }
 

@@ -25,6 +25,8 @@ use crate::config::Config;
 const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests of an isolate that may be in work; beyond, senders are told to come again.
 const IN_WORK_MAX: usize = 256;
+/// Those of one client: whoever has a site's key, which is public, shuts out no other.
+const IN_WORK_OF_CLIENT_MAX: usize = 128;
 /// A request that is in work for longer, in ms, waits for its sender rather than for us, and counts no more: else slow senders would
 /// shut out all others.
 const IN_WORK_MS: i64 = 5_000;
@@ -34,14 +36,14 @@ const SHARDS: &str = "SHARD";
 thread_local! {
     /// Read once for each isolate: an environment doesn't change.
     static CONFIG: RefCell<Option<Rc<Config>>> = const { RefCell::new(None) };
-    /// Requests in work, by number, and since when, in ms.
+    /// Requests in work, by number, since when, in ms, and whose.
     static IN_WORK: RefCell<InWork> = const { RefCell::new(InWork { next: 0, since: BTreeMap::new() }) };
 }
 
 /// Requests in work.
 struct InWork {
     next: u64,
-    since: BTreeMap<u64, i64>,
+    since: BTreeMap<u64, (i64, ClientId)>,
 }
 
 /// A place among the requests in work, given back when dropped.
@@ -49,18 +51,19 @@ struct Place(u64);
 
 impl Place {
     /// Takes one, if there is one: what waits too long is sent again, so that more of it only makes all wait longer.
-    fn take(now: i64) -> Result<Place, Refusal> {
+    fn take(client: &ClientId, now: i64) -> Result<Place, Refusal> {
         IN_WORK.with_borrow_mut(|in_work| {
             while let Some(oldest) = in_work.since.first_entry()
-                && now - oldest.get() > IN_WORK_MS
+                && now - oldest.get().0 > IN_WORK_MS
             {
                 oldest.remove();
             }
-            if in_work.since.len() >= IN_WORK_MAX {
+            let of_client = in_work.since.values().filter(|(_, other)| other == client).count();
+            if in_work.since.len() >= IN_WORK_MAX || of_client >= IN_WORK_OF_CLIENT_MAX {
                 return Err(Refusal::Busy);
             }
             in_work.next += 1;
-            in_work.since.insert(in_work.next, now);
+            in_work.since.insert(in_work.next, (now, client.clone()));
             Ok(Place(in_work.next))
         })
     }
@@ -103,7 +106,6 @@ pub(crate) async fn handle(request: Request, env: Env) -> Response {
 
 /// `POST /v1/events`.
 async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
-    let _place = Place::take(now())?;
     let config = config(env)?;
     let url = request.url().map_err(|_| Refusal::NotFound)?;
     let given = |parameter: &str, header: &str| {
@@ -112,6 +114,7 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
     };
     let key = given("k", "x-catchment-key").ok_or(Refusal::Key)?;
     let key = WriteKey::parse(&config.secret, &key).map_err(|_| Refusal::Key)?;
+    let _place = Place::take(&key.client, now())?;
     let route = match given("r", "x-catchment-route") {
         Some(text) => Route::parse(&text).map_err(|_| Refusal::Route)?,
         // A sender that knows of no routes: the client's first shard.

@@ -135,7 +135,8 @@ impl Shard {
     async fn take(&self, mut request: Request) -> Result<Response, Refusal> {
         let config = edge::config(&self.env)?;
         let hop = request.headers().get(HOP_HEADER).ok().flatten().and_then(|header| Hop::from_header(&header));
-        let hop = hop.ok_or(Refusal::NotFound)?;
+        // None, while a Worker of another version passes it on: that one will follow, or we will.
+        let hop = hop.ok_or(Refusal::Unavailable)?;
         let body = request.bytes().await.map_err(|_| Refusal::Body(RequestError::Malformed))?;
         self.load(&config, Some(&hop)).map_err(|error| {
             console_error!("shard {} can't be rebuilt: {error}", hop.placement.shard);
@@ -148,7 +149,7 @@ impl Shard {
             }
             self.set_alarm(now());
         })?;
-        self.admit(&config, &client, level, events.len())?;
+        self.admit(&config, &client, level, (events.len(), events.bytes()))?;
         let mut committed = self.submit(events)?;
         // Whoever's time is over first commits for all, so nobody hangs on another's request.
         match self.group_ends_in(now()) {
@@ -163,10 +164,10 @@ impl Shard {
     }
 
     /// Lets a client have its share of the shard.
-    fn admit(&self, config: &Config, client: &ClientId, level: u8, events: usize) -> Result<(), Refusal> {
+    fn admit(&self, config: &Config, client: &ClientId, level: u8, size: (usize, usize)) -> Result<(), Refusal> {
         let mut core = self.core.borrow_mut();
         let core = core.as_mut().ok_or(Refusal::Unavailable)?;
-        core.admit(client, level, events, now()).map_err(|over| Refusal::OverQuota {
+        core.admit(client, level, size, now()).map_err(|over| Refusal::OverQuota {
             retry_after_s: (over.retry_after_ms / 1_000).max(1) as u32,
             epoch: config.map.epoch.at_level(core.level(client, level, now())),
         })

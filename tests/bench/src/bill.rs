@@ -112,7 +112,7 @@ pub(crate) fn cuts_per_s(events_per_s: f64, commits_per_s: f64, watched: bool, m
 
 /// Shards that a client of its own is spread over: the slices of the lowest level at which it isn't hot, in as many regions as it takes.
 pub(crate) fn slices(events_per_s: f64, events_per_request: usize) -> usize {
-    let cost_per_s = events_per_s / events_per_request as f64 * request_cost(events_per_request);
+    let cost_per_s = events_per_s / events_per_request as f64 * request_cost(events_per_request, 0);
     let most = HOT * f64::from(Capacity::default().requests_per_s);
     let fits = |shards: usize| cost_per_s <= shards as f64 * most;
     let last = SLICES[SLICES.len() - 1];
