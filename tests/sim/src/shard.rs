@@ -51,9 +51,10 @@ impl Rows {
         self.fails.set(fails);
     }
 
-    /// Has the next frame be damaged.
+    /// Has the next frame be damaged, but for more than can be kept aside: a shard that is full of those waits for its operator.
     pub fn set_damages(&self) {
-        self.damages.set(true);
+        let parked = self.disk.borrow().size(PARKED).1 as u64;
+        self.damages.set(parked < PARKED_MAX / 2);
     }
 
     /// The frames that were parked.
