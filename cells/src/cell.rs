@@ -1,11 +1,13 @@
 //! A cell: the mergeable summary of one (client, cube, bucket, values), and its bytes.
 
-use std::collections::BTreeMap;
+mod measures;
 
 use crate::codec::{DecodeError, Reader, put_iv, put_iv128, put_str, put_uv};
 use crate::digest::Digest;
 use crate::limits::{MEASURE_MICROS_MAX, NAME_BYTES_MAX};
 use crate::users::Users;
+
+pub use measures::Measures;
 
 /// The version byte of a stored cell.
 const STORED_VERSION: u8 = 1;
@@ -20,7 +22,7 @@ pub struct Cell {
     /// Users of these events.
     pub users: Users,
     /// Summaries of numbers, by the measure's name.
-    pub measures: BTreeMap<Box<str>, Measure>,
+    pub measures: Measures,
 }
 
 /// The summary of one measure: at least one value, in millionths.
@@ -117,30 +119,18 @@ impl Cell {
     pub fn merge(&mut self, other: &Cell) {
         self.count = self.count.saturating_add(other.count);
         self.users.merge(&other.users);
-        for (name, theirs) in &other.measures {
-            match self.measures.get_mut(name) {
-                Some(ours) => ours.merge(theirs),
-                None => {
-                    self.measures.insert(name.clone(), theirs.clone());
-                }
-            }
-        }
+        self.measures.merge(&other.measures);
     }
 
     /// Adds one value of a measure, in millionths.
     pub fn record(&mut self, name: &str, micros: i64, with_digest: bool) {
-        match self.measures.get_mut(name) {
-            Some(measure) => measure.record(micros),
-            None => {
-                self.measures.insert(name.into(), Measure::of(micros, with_digest));
-            }
-        }
+        self.measures.record(name, micros, with_digest);
     }
 
     /// Bytes in memory, roughly: for bounds on tables of cells.
     pub fn memory_bytes(&self) -> usize {
         let measures = self.measures.iter().map(|(name, measure)| {
-            size_of::<Measure>() + name.len() + measure.digest.as_ref().map_or(0, Digest::memory_bytes)
+            size_of::<(Box<str>, Measure)>() + name.len() + measure.digest.as_ref().map_or(0, Digest::memory_bytes)
         });
         size_of::<Cell>() + self.users.memory_bytes() + measures.sum::<usize>()
     }
@@ -168,7 +158,7 @@ impl Cell {
         put_uv(out, self.count);
         self.users.encode(out);
         put_uv(out, self.measures.len() as u64);
-        for (name, measure) in &self.measures {
+        for (name, measure) in self.measures.iter() {
             put_name(out, name);
             measure.encode(out);
         }
@@ -181,14 +171,12 @@ impl Cell {
     ) -> Result<Cell, DecodeError> {
         let count = reader.uv()?;
         let users = Users::decode(reader)?;
-        let mut measures = BTreeMap::new();
-        let mut last = None;
+        let mut measures = Measures::default();
         for _ in 0..reader.count(MEASURE_BYTES_MIN)? {
             let name = name(reader)?;
-            if last.replace(name).is_some_and(|last| last >= name) {
+            if !measures.push(name, Measure::decode(reader)?) {
                 return Err(DecodeError::Malformed("measures not ascending"));
             }
-            measures.insert(name.into(), Measure::decode(reader)?);
         }
         Ok(Cell { count, users, measures })
     }
@@ -215,7 +203,9 @@ mod tests {
         fn whatever_is_merged_can_be_stored(measures in prop::collection::vec(measure(), 1..6)) {
             let mut merged = Cell::default();
             for measure in measures {
-                merged.merge(&Cell { measures: BTreeMap::from([("m".into(), measure)]), ..Cell::default() });
+                let mut measures = Measures::default();
+                measures.push("m", measure);
+                merged.merge(&Cell { measures, ..Cell::default() });
             }
             let mut bytes = Vec::new();
             merged.encode_stored(&mut bytes);

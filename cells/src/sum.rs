@@ -133,7 +133,7 @@ impl Part {
         match &self.what {
             What::Count => cell.count > 0,
             What::Users => !cell.users.is_empty(),
-            What::Measure { name, .. } => cell.measures.contains_key(name.as_str()),
+            What::Measure { name, .. } => cell.measures.get(name).is_some(),
         }
     }
 
@@ -143,7 +143,7 @@ impl Part {
             (What::Count, Sum::Count(sum)) => *sum = sum.saturating_add(cell.count),
             (What::Users, Sum::Users(sum)) => sum.merge(&cell.users),
             (What::Measure { name, digest }, Sum::Measure(sum)) => {
-                let Some(measure) = cell.measures.get(name.as_str()) else { return };
+                let Some(measure) = cell.measures.get(name) else { return };
                 match sum {
                     Some(sum) => sum.merge(measure),
                     // Merging keeps a digest only where both have one: without one here, none is merged.

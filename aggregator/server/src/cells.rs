@@ -163,9 +163,9 @@ impl Cells {
     ) -> Result<BTreeSet<Box<str>>, AnswerError> {
         let mut names = BTreeSet::new();
         self.visit(client, &plan, deadline, |_, _, cell| {
-            for name in cell.measures.keys() {
+            for name in cell.measures.names() {
                 if !names.contains(name) && names.len() < MEASURES_MAX {
-                    names.insert(name.clone());
+                    names.insert(name.into());
                 }
             }
             Ok(())

@@ -173,7 +173,7 @@ impl<'a> Dictionary<'a> {
         let names: BTreeSet<&str> = section
             .values()
             .flat_map(|cube| cube.buckets.values().flat_map(BTreeMap::values))
-            .flat_map(|cell| cell.measures.keys().map(|name| &**name))
+            .flat_map(|cell| cell.measures.names())
             .collect();
         texts.extend(names);
         // The stable sort finds runs and merges them.

@@ -130,8 +130,8 @@ proptest! {
         cells.iter().rev().for_each(|cell| backward.merge(cell));
         prop_assert_eq!(forward.count, backward.count);
         prop_assert_eq!(&forward.users, &backward.users);
-        for (name, measure) in &forward.measures {
-            let other = &backward.measures[name];
+        for (name, measure) in forward.measures.iter() {
+            let other = backward.measures.get(name).unwrap();
             prop_assert_eq!((measure.n, measure.sum, measure.min, measure.max), (other.n, other.sum, other.min, other.max));
         }
     }
