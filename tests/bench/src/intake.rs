@@ -49,7 +49,7 @@ pub(crate) enum Way {
 }
 
 /// One shard's end.
-enum Sender {
+pub(crate) enum Sender {
     Link(Client),
     Relay(Http, String),
 }
@@ -123,14 +123,14 @@ async fn one(figures: &mut Figures, way: Way, events_per_cut: usize, cuts: usize
 }
 
 /// A client of the first region's aggregator, as its relay has one.
-fn link_client(cluster: &Cluster) -> Result<Client> {
+pub(crate) fn link_client(cluster: &Cluster) -> Result<Client> {
     let tls = Tls { ca: "ca.pem".into(), cert: "relay.pem".into(), key: "relay.key".into() };
     let tls = tls.in_folder(cluster.folder()).client().map_err(Failure::at("the link's files"))?;
     Client::new(cluster.regions[0].link_address.clone(), tls).map_err(Failure::at("the link"))
 }
 
 /// Sends one shard's frames in their order, one call after the other, and again what is put off. Returns how often it was.
-async fn send(mut sender: Sender, frames: Vec<Bytes>) -> Result<u32> {
+pub(crate) async fn send(mut sender: Sender, frames: Vec<Bytes>) -> Result<u32> {
     let (mut rest, mut put_off) = (&frames[..], 0);
     while !rest.is_empty() {
         let mut bytes = 0;

@@ -17,6 +17,7 @@ mod pipeline;
 mod readers;
 mod shipped;
 mod stand;
+mod store;
 
 use std::process::ExitCode;
 
@@ -44,6 +45,8 @@ enum What {
     Ingest(intake::Args),
     /// The same frames by HTTP through a relay.
     Relay(intake::Args),
+    /// A day in an aggregator's store: what it takes to get there, and to answer from it.
+    Store(store::Args),
     /// All processes together: the most events a second whose answers are fresh.
     Pipeline(pipeline::Args),
     /// Ten times as many senders as keep the edge busy: what it takes, what it says to the rest, and whether all is counted.
@@ -61,6 +64,7 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
         What::Edge(args) => edge::run(args).await,
         What::Ingest(args) => intake::run(args, intake::Way::Link).await,
         What::Relay(args) => intake::run(args, intake::Way::Relay).await,
+        What::Store(args) => store::run(args).await,
         What::Pipeline(args) => pipeline::run(args).await,
         What::Overload(args) => overload::run(args).await,
         What::Live(args) => live::run(args).await,

@@ -3,9 +3,9 @@
 
 use std::cell::RefCell;
 
-use catchment_cells::cube;
+use catchment_cells::{Secret, cube};
 
-use crate::shards::{SHARDS, Shards, three_cubes};
+use crate::shards::{SECRET, SHARDS, Shards, three_cubes};
 
 thread_local! {
     static STATE: RefCell<State> = RefCell::default();
@@ -23,7 +23,8 @@ struct State {
 pub extern "C" fn begin(default_cubes: u32) {
     let three = three_cubes();
     let cubes = if default_cubes == 0 { &three[..] } else { cube::DEFAULT };
-    STATE.set(State { shards: Some(Shards::new(SHARDS, cubes)), ..State::default() });
+    let shards = Secret::new(&SECRET).ok().map(|secret| Shards::new(&secret, SHARDS, cubes));
+    STATE.set(State { shards, ..State::default() });
 }
 
 /// Where the next body of so many bytes is to be written.

@@ -46,7 +46,7 @@ fn count(file: &str, default: bool) -> Result<(), Box<dyn std::error::Error>> {
     let three = three_cubes();
     let cubes = if default { cube::DEFAULT } else { &three[..] };
     let before_s = cpu_s()?;
-    let mut shards = Shards::new(SHARDS, cubes);
+    let mut shards = Shards::new(&Secret::new(&SECRET)?, SHARDS, cubes);
     let mut frames: Vec<Vec<u8>> = Vec::new();
     let mut lines = BufReader::with_capacity(1 << 20, File::open(file)?);
     loop {

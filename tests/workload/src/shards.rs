@@ -11,7 +11,7 @@ pub const SHARDS: usize = 4;
 /// Events of a body.
 pub const BODY_EVENTS: usize = 500;
 
-/// The secret of the deployment.
+/// The secret of a deployment that is none.
 pub const SECRET: [u8; 32] = [1; 32];
 
 /// What is compared with others: `total`, `country` and `page`, without quantiles.
@@ -36,11 +36,11 @@ pub struct Shards {
 }
 
 impl Shards {
-    /// `n` shards that fill these cubes.
+    /// `n` shards of a deployment that fill these cubes.
     ///
     /// # Panics
     /// If its own literals are not what the collector takes.
-    pub fn new(n: usize, cubes: &[Cube]) -> Shards {
+    pub fn new(secret: &Secret, n: usize, cubes: &[Cube]) -> Shards {
         let claims = Claims {
             client: ClientId::new("bench").expect("a client id"),
             identity: Identity::User,
@@ -49,8 +49,7 @@ impl Shards {
         };
         let shard = |nonce| {
             let producer = Producer::new(nonce, "eu/pool/0").expect("a shard's name");
-            let secret = Secret::new(&SECRET).expect("a secret of 32 bytes");
-            (Collector::with_cubes(secret, Meta::new(producer, "eu"), cubes), 0)
+            (Collector::with_cubes(secret.clone(), Meta::new(producer, "eu"), cubes), 0)
         };
         let shards = (1..=n as u64).map(shard).collect();
         Shards { claims, shards, turn: 0, now: 0, accepted: 0 }
