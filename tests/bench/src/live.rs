@@ -3,7 +3,6 @@
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Cluster, Failure, Result, Sender};
 
 use crate::figures::Figures;
@@ -59,20 +58,13 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     eprintln!("▸ start workerd, one relay and one aggregator");
     let cluster = Cluster::builder().start().await?;
     let client = ClientId::new("bench").map_err(Failure::at("the bench's client"))?;
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
-    };
     let api = cluster.api(&client);
     let (url, read_key) = api.credentials();
     let door = Door { url: url.into(), read_key: read_key.into() };
     let views = readers::views(args.views as usize);
 
     eprintln!("▸ send {} events/s", args.events_per_s);
-    let mut load = Load::start(Sender::new(cluster.edge_url().into(), cluster.write_key(&key)), args.events_per_s);
+    let mut load = Load::start(Sender::new(cluster.edge_url().into(), cluster.live_key(&client)), args.events_per_s);
     tokio::time::sleep(WARM_UP).await;
     eprintln!("▸ connect {n} readers of {} views", args.views);
     let began = Instant::now();

@@ -4,7 +4,6 @@ use std::ops::Range;
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Cluster, Counted, Failure, Result, Visible, Watcher};
 use jiff::Timestamp;
 
@@ -94,14 +93,8 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
     // What a client may take of a pool is not what is looked for.
     let cluster = Cluster::builder().shard_requests_per_s(1_000_000).start().await?;
     let client = ClientId::new("bench").map_err(Failure::at("the bench's client"))?;
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
-    };
-    let plan = Plan { url: cluster.edge_url().into(), key: cluster.write_key(&key), batch, connections, events_per_s };
+    let plan =
+        Plan { url: cluster.edge_url().into(), key: cluster.live_key(&client), batch, connections, events_per_s };
     let now = Timestamp::now().as_millisecond();
     let watcher = Watcher::start(cluster.api(&client), (now, now + 1_000 * (seconds as i64 + 60)));
     let firehose = Firehose::start(plan).await?;

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use catchment_cells::credential::{ReadKey, WriteKey};
+use catchment_cells::credential::{Identity, ReadKey, WriteKey};
 use catchment_cells::{ClientId, Secret};
 use serde_json::{Value, json};
 
@@ -211,6 +211,20 @@ impl Cluster {
     /// A write key's text.
     pub fn write_key(&self, key: &WriteKey) -> String {
         key.mint(&self.secret)
+    }
+
+    /// The write key's text of a client's live events, whose users are told apart by their ids.
+    pub fn live_key(&self, client: &ClientId) -> String {
+        let client = client.clone();
+        let (identity, backfill, ignore_foreign_client) = (Identity::User, false, false);
+        self.write_key(&WriteKey { client, identity, backfill, ignore_foreign_client, generation: 1 })
+    }
+
+    /// As [`live_key`](Self::live_key), for events that name many clients, of any time if they are a backfill.
+    pub fn trace_key(&self, client: &ClientId, backfill: bool) -> String {
+        let client = client.clone();
+        let (identity, ignore_foreign_client) = (Identity::User, true);
+        self.write_key(&WriteKey { client, identity, backfill, ignore_foreign_client, generation: 1 })
     }
 
     /// Asks where all figures are: the central aggregator, or the only region's.

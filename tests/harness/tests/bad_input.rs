@@ -6,13 +6,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::cell::Cell;
-use catchment_cells::credential::{Identity, WriteKey};
-use catchment_cells::frame::{
-    CHAIN_START, CellsBlock, Chain, CountersBlock, CubeCells, FrameDraft, Producer, Sealed, seal,
-};
 use catchment_cells::{ClientId, Secret};
-use catchment_harness::{Api, Cluster, Exact, Fault, Sender, Trace, paths};
+use catchment_harness::{Api, Cluster, Exact, Fault, Hand, Sender, Trace, paths};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -26,17 +21,6 @@ const HOUR_MS: i64 = 3_600_000;
 fn around_now() -> (i64, i64) {
     let hour = Timestamp::now().as_millisecond().div_euclid(HOUR_MS) * HOUR_MS;
     (hour - HOUR_MS, hour + 2 * HOUR_MS)
-}
-
-fn live_key(cluster: &Cluster, client: &ClientId) -> String {
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
-    };
-    cluster.write_key(&key)
 }
 
 fn event(id: &str) -> Value {
@@ -65,7 +49,7 @@ async fn post(url: &str, body: impl Into<reqwest::Body>) -> (u16, String) {
 async fn a_bad_event_is_rejected_with_its_reason_beside_the_good_ones() {
     let cluster = Cluster::builder().start().await.unwrap();
     let client = ClientId::new("shop").unwrap();
-    let url = format!("{}/v1/events?k={}", cluster.edge_url(), live_key(&cluster, &client));
+    let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(&client));
     let long = "x".repeat(10_000);
     let nested = format!("{{\"a\":{}1{}}}", "[".repeat(100_000), "]".repeat(100_000));
     let deep = event("deep").to_string().replace("\"page\":\"/\"", &format!("\"properties\":{nested}"));
@@ -127,7 +111,7 @@ async fn a_bad_event_is_rejected_with_its_reason_beside_the_good_ones() {
 async fn a_bad_request_is_refused_as_a_whole() {
     let cluster = Cluster::builder().start().await.unwrap();
     let client = ClientId::new("shop").unwrap();
-    let key = live_key(&cluster, &client);
+    let key = cluster.live_key(&client);
     let edge = cluster.edge_url();
     let url = format!("{edge}/v1/events?k={key}");
     let good = event("good").to_string();
@@ -151,7 +135,7 @@ async fn a_bad_request_is_refused_as_a_whole() {
         assert!(refusal["detail"].as_str().is_some_and(|detail| detail.contains(' ')), "{refusal}");
     }
     let forged = format!("{}{}", &key[..key.len() - 1], if key.ends_with('a') { 'b' } else { 'a' });
-    let elsewhere = live_key(&Cluster::builder().start().await.unwrap(), &client);
+    let elsewhere = Cluster::builder().start().await.unwrap().live_key(&client);
     for (query, status) in [
         (String::new(), 401),
         ("?k=".into(), 401),
@@ -178,47 +162,6 @@ async fn a_bad_request_is_refused_as_a_whole() {
     let metrics = metrics.send().await.unwrap().text().await.unwrap();
     for (reason, n) in [("key", 5), ("route", 1), ("unknown_epoch", 1), ("too_large", 1)] {
         assert!(metrics.contains(&format!("catchment_edge_refused_total{{reason=\"{reason}\"}} {n}\n")), "{metrics}");
-    }
-}
-
-/// A shard made by hand: what it sends is as true or as false as a test wants.
-struct Hand {
-    producer: Producer,
-    client: ClientId,
-    chain: Chain,
-    seq: u64,
-}
-
-impl Hand {
-    fn new(nonce: u64, client: &ClientId) -> Hand {
-        let producer = Producer::new(nonce, "eu/pool/0").unwrap();
-        Hand { producer, client: client.clone(), chain: CHAIN_START, seq: 0 }
-    }
-
-    /// A frame of `count` events, for `home`.
-    fn frame(&self, secret: &Secret, home: &str, seq: u64, count: u64) -> Sealed {
-        let minute = Timestamp::now().as_second().div_euclid(60);
-        let cell = Cell { count, ..Cell::default() };
-        let cube = CubeCells { dimensions: vec![], buckets: [(minute, [(vec![], cell)].into())].into() };
-        let draft = FrameDraft {
-            producer: self.producer.clone(),
-            home: home.into(),
-            seq,
-            prev: self.chain,
-            cut_at: minute * 60_000,
-            first_received_at: minute * 60_000,
-            cells: CellsBlock([(self.client.clone(), [("total".into(), cube)].into())].into()),
-            counters: CountersBlock::default(),
-        };
-        seal(&draft, &secret.frame_key(&self.producer)).unwrap()
-    }
-
-    /// The next frame.
-    fn next(&mut self, secret: &Secret, count: u64) -> Vec<u8> {
-        self.seq += 1;
-        let sealed = self.frame(secret, "eu", self.seq, count);
-        self.chain = sealed.chain;
-        sealed.bytes
     }
 }
 
@@ -264,20 +207,20 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
     let cluster = Cluster::builder().start().await.unwrap();
     let secret = cluster.secret();
     let client = ClientId::new("shop").unwrap();
-    let (mut bad, mut good) = (Hand::new(1, &client), Hand::new(2, &client));
-    let first = bad.next(secret, 100);
+    let (mut bad, mut good) = (Hand::new(1, &client).unwrap(), Hand::new(2, &client).unwrap());
+    let first = bad.next(secret, 100, &[]).unwrap();
     assert_eq!(ship(&cluster, &[&first]).await.unwrap()[0].status, Status::Stored);
 
     let flipped = |at: usize| {
-        let mut frame = bad.frame(secret, "eu", 2, 7).bytes;
+        let mut frame = bad.frame(secret, "eu", 2, 7, &[]).unwrap().bytes;
         let at = at.min(frame.len() - 1);
         frame[at] ^= 1;
         frame
     };
-    let whole = bad.frame(secret, "eu", 2, 7).bytes;
-    let mut stranger = Hand::new(1, &client);
+    let whole = bad.frame(secret, "eu", 2, 7, &[]).unwrap().bytes;
+    let mut stranger = Hand::new(1, &client).unwrap();
     (stranger.chain, stranger.seq) = (bad.chain, 1);
-    let wrong_secret = stranger.next(&Secret::new(&[1; 32]).unwrap(), 7);
+    let wrong_secret = stranger.next(&Secret::new(&[1; 32]).unwrap(), 7, &[]).unwrap();
     let last = usize::MAX;
     let cases = [
         ("a bit of a block", flipped(last), Status::BadMac),
@@ -286,18 +229,22 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
         ("another version", flipped(2), Status::Version),
         ("cut short", whole[..whole.len() - 1].to_vec(), Status::BadMac),
         ("something after it", [&whole[..], b"x"].concat(), Status::BadMac),
-        ("a gap", bad.frame(secret, "eu", 3, 7).bytes, Status::Gap),
+        ("a gap", bad.frame(secret, "eu", 3, 7, &[]).unwrap().bytes, Status::Gap),
         (
             "a known seq with another hash",
-            Hand { chain: CHAIN_START, ..Hand::new(1, &client) }.frame(secret, "eu", 1, 7).bytes,
+            Hand::new(1, &client).unwrap().frame(secret, "eu", 1, 7, &[]).unwrap().bytes,
             Status::Fork,
         ),
-        ("another frame before it", Hand::new(1, &client).frame(secret, "eu", 2, 7).bytes, Status::Fork),
-        ("another region", bad.frame(secret, "mars", 2, 7).bytes, Status::Unreachable),
+        (
+            "another frame before it",
+            Hand::new(1, &client).unwrap().frame(secret, "eu", 2, 7, &[]).unwrap().bytes,
+            Status::Fork,
+        ),
+        ("another region", bad.frame(secret, "mars", 2, 7, &[]).unwrap().bytes, Status::Unreachable),
     ];
     let mut counted = 100;
     for (what, frame, status) in &cases {
-        let fine = good.next(secret, 10);
+        let fine = good.next(secret, 10, &[]).unwrap();
         let acks = ship(&cluster, &[frame, &fine]).await.unwrap();
         assert_eq!(acks[0].status, *status, "{what}: {:?}", acks[0]);
         assert!(!acks[0].detail.is_empty(), "{what}: a refusal says why");
@@ -305,7 +252,7 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
         counted += 10;
     }
     // What was expected all along is still taken, and once.
-    let second = bad.next(secret, 1);
+    let second = bad.next(secret, 1, &[]).unwrap();
     for _ in 0..3 {
         assert_eq!(ship(&cluster, &[&first, &second]).await.unwrap()[1].mark, 2);
     }
@@ -326,21 +273,15 @@ async fn a_bad_frame_is_refused_with_its_reason_and_harms_no_other() {
         assert!(refusal.1.contains(' '), "{what}: {}", refusal.1);
     }
     assert!(announce(&cluster, (8 << 20) + 1).await.starts_with("HTTP/1.1 413 "));
-    assert_eq!(ship(&cluster, &[&good.next(secret, 5)]).await.unwrap()[0].status, Status::Stored);
+    assert_eq!(ship(&cluster, &[&good.next(secret, 5, &[]).unwrap()]).await.unwrap()[0].status, Status::Stored);
     cluster.api(&client).reaches("events", around_now(), counted + 6, PATIENCE).await.unwrap();
 }
 
 /// Sends a few events to a shard, whatever its frames meet.
 async fn send(cluster: &Cluster, api: &Api, suffix: &str, before: u64) -> u64 {
-    let key = WriteKey {
-        client: ClientId::new("nasa").unwrap(),
-        identity: Identity::User,
-        backfill: true,
-        ignore_foreign_client: true,
-        generation: 1,
-    };
+    let key = cluster.trace_key(&ClientId::new("nasa").unwrap(), true);
     let trace = Trace::open(&paths::bundled_trace()).unwrap().every(200).renamed(suffix);
-    let sender = Sender::new(cluster.edge_url().into(), cluster.write_key(&key));
+    let sender = Sender::new(cluster.edge_url().into(), key);
     let outcome = sender.replay(&trace).await.unwrap();
     let span = Exact::of(&trace.lines).span().unwrap();
     assert_eq!(outcome.accepted, trace.lines.len() as u64);

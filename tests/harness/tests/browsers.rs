@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::Cluster;
 use jiff::Timestamp;
 use reqwest::{Client, Method, Response, StatusCode};
@@ -75,14 +74,7 @@ async fn global_privacy_control_takes_ids_from_everyone() {
     let span = (now.div_euclid(HOUR_MS) * HOUR_MS, (now.div_euclid(HOUR_MS) + 1) * HOUR_MS);
     // Three people by their ids, on one address and with one agent.
     let send = async |client: &ClientId, gpc: Option<&'static str>| {
-        let key = WriteKey {
-            client: client.clone(),
-            identity: Identity::User,
-            backfill: false,
-            ignore_foreign_client: false,
-            generation: 1,
-        };
-        let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.write_key(&key));
+        let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(client));
         for n in 0..3 {
             let event = json!({
                 "event_id": format!("e-{n}"), "event_type": "page_view", "timestamp": now, "page": "/",

@@ -5,10 +5,10 @@
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
-use catchment_harness::Cluster;
+use catchment_cells::ack::{Ack, Status};
+use catchment_harness::{Cluster, Hand, Question};
 use jiff::Timestamp;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -17,6 +17,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const HOUR_MS: i64 = 3_600_000;
 /// How long a workerd may drain here before it is killed; deploy's unit gives it longer.
 const GRACE: Duration = Duration::from_secs(3);
+
+/// The hour before this one, and the two after its start.
+fn around_now() -> (i64, i64) {
+    let hour = Timestamp::now().as_millisecond().div_euclid(HOUR_MS) * HOUR_MS;
+    (hour - HOUR_MS, hour + 2 * HOUR_MS)
+}
 
 /// A POST of one event, as bytes.
 fn post(key: &str, id: &str) -> Vec<u8> {
@@ -37,14 +43,7 @@ async fn answer(stream: &mut TcpStream) -> String {
 async fn an_edge_that_is_asked_to_stop_answers_what_is_in_work_and_one_that_hangs_is_killed() {
     let mut cluster = Cluster::builder().start().await.unwrap();
     let client = ClientId::new("shop").unwrap();
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
-    };
-    let key = cluster.write_key(&key);
+    let key = cluster.live_key(&client);
     let address = cluster.edge_url().trim_start_matches("http://").to_owned();
     let connect = async || TcpStream::connect(&address).await.unwrap();
 
@@ -85,6 +84,74 @@ async fn an_edge_that_is_asked_to_stop_answers_what_is_in_work_and_one_that_hang
     assert!(cluster.edge.terminate(GRACE).await.is_err(), "workerd ends by itself now: no supervisor is needed");
     cluster.edge.kill();
     cluster.edge.start().await.unwrap();
-    let hour = Timestamp::now().as_millisecond().div_euclid(HOUR_MS) * HOUR_MS;
-    cluster.api(&client).reaches("events", (hour - HOUR_MS, hour + 2 * HOUR_MS), 10, PATIENCE).await.unwrap();
+    cluster.api(&client).reaches("events", around_now(), 10, PATIENCE).await.unwrap();
+}
+
+/// A POST of one frame to a relay, as bytes.
+fn ship(cluster: &Cluster, frame: &[u8]) -> Vec<u8> {
+    let (token, length) = (cluster.relay_token(), frame.len() + 4);
+    let head = format!(
+        "POST /v1/frames HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {token}\r\ncontent-length: {length}\r\n\r\n"
+    );
+    [head.as_bytes(), &(frame.len() as u32).to_le_bytes(), frame].concat()
+}
+
+/// Reads the answer of one ack.
+async fn ack(stream: &mut TcpStream) -> Ack {
+    let mut bytes = vec![0; 4_096];
+    let n = timeout(PATIENCE, stream.read(&mut bytes)).await.unwrap().unwrap();
+    let head = bytes[..n].windows(4).position(|four| four == b"\r\n\r\n").unwrap();
+    assert!(bytes.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&bytes[..n]));
+    Ack::decode(&bytes[head + 8..n]).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_relay_and_an_aggregator_that_are_asked_to_stop_answer_what_is_in_work() {
+    const PAGES: usize = 5_000;
+    const FRAMES: usize = 30;
+    let mut cluster = Cluster::builder().start().await.unwrap();
+    let client = ClientId::new("shop").unwrap();
+    let mut hand = Hand::new(1, &client).unwrap();
+    let relay = cluster.regions[0].relay_url.trim_start_matches("http://").to_owned();
+    let mut stream = TcpStream::connect(&relay).await.unwrap();
+    for n in 0..FRAMES - 1 {
+        let pages: Vec<String> = (0..PAGES).map(|page| format!("/{n}/{page}")).collect();
+        let frame = hand.next(cluster.secret(), PAGES as u64, &pages).unwrap();
+        stream.write_all(&ship(&cluster, &frame)).await.unwrap();
+        assert_eq!(ack(&mut stream).await.status, Status::Stored);
+    }
+
+    // Half of a POST has come when the relay is asked to stop.
+    let last = hand.next(cluster.secret(), PAGES as u64, &["/last".into()]).unwrap();
+    let post = ship(&cluster, &last);
+    let (first, second) = post.split_at(post.len() / 2);
+    stream.write_all(first).await.unwrap();
+    sleep(Duration::from_millis(200)).await;
+    let stopping = cluster.regions[0].relay.terminate(PATIENCE);
+    let rest = async {
+        sleep(Duration::from_millis(500)).await;
+        assert!(TcpStream::connect(&relay).await.is_err(), "whoever stops accepts no more");
+        stream.write_all(second).await.unwrap();
+        assert_eq!(ack(&mut stream).await.status, Status::Stored);
+    };
+    let (status, ()) = tokio::join!(stopping, rest);
+    assert!(status.unwrap().success());
+
+    // A question that takes a while is being answered when the aggregator is asked to stop.
+    let api = cluster.api(&client);
+    let pages = Question::of(&["events"], around_now().0, around_now().1, "all").with("group_by", "page");
+    let asking = tokio::spawn(async move { api.raw(&pages.with("limit", 1_000)).await });
+    sleep(Duration::from_millis(50)).await;
+    assert!(!asking.is_finished(), "the question doesn't take long enough to be in work");
+    let status = cluster.regions[0].aggregator.terminate(PATIENCE).await.unwrap();
+    assert!(status.success(), "{status}");
+    let (status, body) = asking.await.unwrap().unwrap();
+    assert_eq!(status, 200, "{body}");
+    let answer: Value = serde_json::from_str(&body).unwrap();
+    // The events of the other pages are one more row.
+    assert_eq!(answer["results"].as_array().unwrap().len(), 1_001);
+
+    cluster.regions[0].relay.start().await.unwrap();
+    cluster.regions[0].aggregator.start().await.unwrap();
+    cluster.api(&client).reaches("events", around_now(), (FRAMES * PAGES) as u64, PATIENCE).await.unwrap();
 }

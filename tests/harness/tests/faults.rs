@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::figures::Figures;
 use catchment_harness::{Builder, Cluster, Exact, Fault, Line, Outcome, Random, Result, Sender, Trace, paths};
 use jiff::Timestamp;
@@ -42,20 +41,14 @@ impl Scene {
         println!("CATCHMENT_SEED={seed}");
         let cluster = builder.start().await.unwrap();
         let client = ClientId::new("nasa").unwrap();
-        let key = WriteKey {
-            client: client.clone(),
-            identity: Identity::User,
-            backfill,
-            ignore_foreign_client: true,
-            generation: 1,
-        };
+        let key = cluster.trace_key(&client, backfill);
         let sender = Sender {
             connections: 4,
             batch_events: (1, 40),
             recut: true,
             timeout: Duration::from_secs(5),
             seed,
-            ..Sender::new(cluster.edge_url().into(), cluster.write_key(&key))
+            ..Sender::new(cluster.edge_url().into(), key)
         };
         Scene { cluster, trace, sent: Vec::new(), sender, client }
     }

@@ -9,7 +9,6 @@ use std::io::Write;
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Cluster, Process, Question};
 use flate2::Compression;
 use flate2::write::GzEncoder;
@@ -33,14 +32,7 @@ fn around_now() -> (i64, i64) {
 }
 
 fn events_url(cluster: &Cluster, client: &ClientId) -> String {
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
-    };
-    format!("{}/v1/events?k={}", cluster.edge_url(), cluster.write_key(&key))
+    format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(client))
 }
 
 fn event(id: &str, page: &str) -> Value {

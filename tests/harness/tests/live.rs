@@ -5,7 +5,6 @@
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::figures::Figures;
 use catchment_harness::{Cluster, Event, Exact, Random, Sender, Trace, paths};
 use jiff::Timestamp;
@@ -32,17 +31,10 @@ async fn a_trace_of_today_is_counted_with_what_became_of_each_event() {
     let bundled = Trace::open(&paths::bundled_trace()).unwrap();
     let cluster = Cluster::builder().start().await.unwrap();
     let client = ClientId::new("live").unwrap();
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::User,
-        backfill: false,
-        ignore_foreign_client: true,
-        generation: 1,
-    };
+    let key = cluster.trace_key(&client, false);
     let seed = Random::seed();
     println!("CATCHMENT_SEED={seed}");
-    let sender =
-        Sender { seed, batch_events: (20, 400), ..Sender::new(cluster.edge_url().into(), cluster.write_key(&key)) };
+    let sender = Sender { seed, batch_events: (20, 400), ..Sender::new(cluster.edge_url().into(), key) };
 
     let began = now_ms();
     let today = bundled.ending_at(began).unwrap();

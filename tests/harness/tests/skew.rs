@@ -7,7 +7,6 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Api, Cluster};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -51,14 +50,7 @@ struct Seen {
 
 impl Tab {
     fn new(cluster: &Cluster, client: &ClientId, name: String) -> Tab {
-        let key = WriteKey {
-            client: client.clone(),
-            identity: Identity::User,
-            backfill: false,
-            ignore_foreign_client: false,
-            generation: 1,
-        };
-        let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.write_key(&key));
+        let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(client));
         Tab { http: reqwest::Client::new(), url, name, epoch: 1, sent: 0 }
     }
 

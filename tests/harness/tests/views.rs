@@ -5,7 +5,6 @@
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_cells::live::Message;
 use catchment_harness::{
     Api, Cluster, Connection, Ended, Exact, Line, Live, Question, Row, Sender, Trace, Value, paths,
@@ -40,10 +39,7 @@ impl Stage {
     async fn new() -> Stage {
         let cluster = Cluster::builder().start().await.unwrap();
         let sender = |backfill| {
-            let client = client();
-            let key =
-                WriteKey { client, identity: Identity::User, backfill, ignore_foreign_client: true, generation: 1 };
-            Sender::new(cluster.edge_url().into(), cluster.write_key(&key)).connect().unwrap()
+            Sender::new(cluster.edge_url().into(), cluster.trace_key(&client(), backfill)).connect().unwrap()
         };
         let (live, backfill) = (sender(false), sender(true));
         Stage { api: cluster.api(&client()), live, backfill, cluster, sent: 0 }

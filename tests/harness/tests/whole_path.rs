@@ -8,7 +8,6 @@ use std::io::Read;
 use std::time::Duration;
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_cells::limits::USERS_COUPONS_MAX;
 use catchment_harness::figures::{Figures, users_outside};
 use catchment_harness::{Api, Bucket, Cluster, Exact, Question, Random, Sender, Trace, paths};
@@ -45,14 +44,7 @@ fn client() -> ClientId {
 }
 
 fn sender(cluster: &Cluster, seed: u64) -> Sender {
-    let key = WriteKey {
-        client: client(),
-        identity: Identity::User,
-        backfill: true,
-        ignore_foreign_client: true,
-        generation: 1,
-    };
-    Sender { seed, ..Sender::new(cluster.edge_url().into(), cluster.write_key(&key)) }
+    Sender { seed, ..Sender::new(cluster.edge_url().into(), cluster.trace_key(&client(), true)) }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -12,7 +12,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
-use catchment_cells::credential::{Identity, WriteKey};
 use catchment_harness::{Cluster, Failure, Outcome, Result, Sender, Trace, paths};
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -106,9 +105,7 @@ fn client() -> Result<ClientId> {
 }
 
 fn write_key(cluster: &Cluster, backfill: bool) -> Result<String> {
-    let key =
-        WriteKey { client: client()?, identity: Identity::User, backfill, ignore_foreign_client: true, generation: 1 };
-    Ok(cluster.write_key(&key))
+    Ok(cluster.trace_key(&client()?, backfill))
 }
 
 /// Sends a whole trace under a progress bar.
