@@ -11,8 +11,6 @@ pub use measures::Measures;
 
 /// The version byte of a stored cell.
 const STORED_VERSION: u8 = 1;
-/// The fewest bytes of an encoded measure with its name.
-const MEASURE_BYTES_MIN: usize = 6;
 
 /// Counts, sums, users: merging is the only operation on it, and order doesn't matter.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -38,6 +36,15 @@ pub struct Measure {
     pub max: i64,
     /// Their distribution, in cubes that keep it.
     pub digest: Option<Digest>,
+}
+
+/// What is wanted of a stored cell beside its count; the rest isn't read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Wanted {
+    /// Its users.
+    pub users: bool,
+    /// Its measures.
+    pub measures: bool,
 }
 
 /// A number in millionths, rounded half to even; `None` where it is not finite or too large for a measure.
@@ -143,13 +150,24 @@ impl Cell {
 
     /// Reads the stored form, all of it.
     pub fn decode_stored(bytes: &[u8]) -> Result<Cell, DecodeError> {
-        let mut reader = Reader::new(bytes);
-        match reader.u8()? {
-            STORED_VERSION => {}
-            version => return Err(DecodeError::Version(version)),
-        }
+        let mut reader = stored(bytes)?;
         let cell = Cell::decode(&mut reader, |reader| reader.str(NAME_BYTES_MAX))?;
         reader.finish()?;
+        Ok(cell)
+    }
+
+    /// Reads the count and what is wanted beside it of the stored form; the cell is empty of all else.
+    pub fn decode_wanted(bytes: &[u8], wanted: Wanted) -> Result<Cell, DecodeError> {
+        let mut reader = stored(bytes)?;
+        let mut cell = Cell { count: reader.uv()?, ..Cell::default() };
+        if wanted.users {
+            cell.users = Users::decode(&mut reader)?;
+        } else if wanted.measures {
+            Users::skip(&mut reader)?;
+        }
+        if wanted.measures {
+            cell.measures = Measures::decode(&mut reader, |reader| reader.str(NAME_BYTES_MAX))?;
+        }
         Ok(cell)
     }
 
@@ -169,16 +187,16 @@ impl Cell {
         reader: &mut Reader<'a>,
         name: impl Fn(&mut Reader<'a>) -> Result<&'a str, DecodeError>,
     ) -> Result<Cell, DecodeError> {
-        let count = reader.uv()?;
-        let users = Users::decode(reader)?;
-        let mut measures = Measures::default();
-        for _ in 0..reader.count(MEASURE_BYTES_MIN)? {
-            let name = name(reader)?;
-            if !measures.push(name, Measure::decode(reader)?) {
-                return Err(DecodeError::Malformed("measures not ascending"));
-            }
-        }
-        Ok(Cell { count, users, measures })
+        Ok(Cell { count: reader.uv()?, users: Users::decode(reader)?, measures: Measures::decode(reader, name)? })
+    }
+}
+
+/// What follows the version of a stored cell.
+fn stored(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
+    let mut reader = Reader::new(bytes);
+    match reader.u8()? {
+        STORED_VERSION => Ok(reader),
+        version => Err(DecodeError::Version(version)),
     }
 }
 

@@ -82,21 +82,9 @@ impl CellKey {
         }
         let mut reader = Reader::new(rest);
         let tier = Tier::from_byte(reader.u8()?)?;
-        let bucket = (u64::from_be_bytes(reader.array()?) ^ (1 << 63)) as i64;
-        if !(-MINUTE_MAX..=MINUTE_MAX).contains(&bucket) {
-            return Err(DecodeError::Malformed("bucket out of range"));
-        }
-        let mut values = Vec::with_capacity(dimensions);
-        for _ in 0..dimensions {
-            values.push(match reader.uv()? {
-                0 => None,
-                n if n <= VALUE_BYTES_MAX as u64 + 1 => {
-                    let text = str::from_utf8(reader.bytes(n as usize - 1)?);
-                    Some(text.map_err(|_| DecodeError::Malformed("value not UTF-8"))?.into())
-                }
-                _ => return Err(DecodeError::Malformed("value too long")),
-            });
-        }
+        let mut values = [None; CUBE_DIMENSIONS_MAX];
+        let bucket = read_place(&mut reader, &mut values[..dimensions])?;
+        let values = values[..dimensions].iter().map(|value| value.map(Into::into)).collect();
         let client = ClientId::new(client).map_err(|_| DecodeError::Malformed("client id"))?;
         let key = CellKey { client, cube: cube.into(), tier, bucket, values };
         Ok((key, &bytes[bytes.len() - reader.remaining()..]))
@@ -106,6 +94,25 @@ impl CellKey {
     pub fn range(client: &ClientId, cube: &str, tier: Tier, from: i64, to: i64) -> (Vec<u8>, Vec<u8>) {
         (bucket_prefix(client, cube, tier, from), bucket_prefix(client, cube, tier, to))
     }
+}
+
+/// Reads a bucket and as many values as there is room for: what follows the tier in a key.
+pub fn read_place<'a>(reader: &mut Reader<'a>, values: &mut [Option<&'a str>]) -> Result<i64, DecodeError> {
+    let bucket = (u64::from_be_bytes(reader.array()?) ^ (1 << 63)) as i64;
+    if !(-MINUTE_MAX..=MINUTE_MAX).contains(&bucket) {
+        return Err(DecodeError::Malformed("bucket out of range"));
+    }
+    for value in values {
+        *value = match reader.uv()? {
+            0 => None,
+            n if n <= VALUE_BYTES_MAX as u64 + 1 => {
+                let text = str::from_utf8(reader.bytes(n as usize - 1)?);
+                Some(text.map_err(|_| DecodeError::Malformed("value not UTF-8"))?)
+            }
+            _ => return Err(DecodeError::Malformed("value too long")),
+        };
+    }
+    Ok(bucket)
 }
 
 fn bucket_prefix(client: &ClientId, cube: &str, tier: Tier, bucket: i64) -> Vec<u8> {

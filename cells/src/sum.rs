@@ -1,6 +1,6 @@
 //! What is added up of cells to answer metrics, and the figures that it gives: in the aggregator and in the browser.
 
-use crate::cell::{Cell, Measure};
+use crate::cell::{Cell, Measure, Wanted};
 use crate::codec::{DecodeError, Reader, put_uv};
 use crate::estimate::Estimate;
 use crate::metric::{Metric, Stat};
@@ -91,6 +91,15 @@ impl Parts {
     /// The parts, in the order of their sums.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = &Part> {
         self.parts.iter()
+    }
+
+    /// What of cells is added up.
+    pub fn wanted(&self) -> Wanted {
+        let is_wanted = |what: fn(&What) -> bool| self.parts.iter().any(|part| what(&part.what));
+        Wanted {
+            users: is_wanted(|what| matches!(what, What::Users)),
+            measures: is_wanted(|what| matches!(what, What::Measure { .. })),
+        }
     }
 
     /// The sums of no cells.

@@ -157,6 +157,20 @@ impl Users {
         }
     }
 
+    /// Passes over what [`encode`](Self::encode) wrote.
+    pub(crate) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        match reader.u8()? {
+            COUPONS => {
+                for _ in 0..reader.count(1)? {
+                    reader.uv()?;
+                }
+                Ok(())
+            }
+            REGISTER_IMAGE => Registers::skip(reader),
+            _ => Err(DecodeError::Malformed("unknown form of users")),
+        }
+    }
+
     /// Changes to registers once there are too many coupons.
     fn settle(&mut self) {
         if let Form::Coupons(coupons) = &self.0

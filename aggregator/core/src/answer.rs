@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 use catchment_cells::Cell;
-use catchment_cells::key::Values;
 use catchment_cells::row::{OTHER, Row, rank, sort_bucket};
 use catchment_cells::sum::{Parts, Sum};
 use thiserror::Error;
@@ -22,6 +21,8 @@ pub struct Answer {
     parts: Parts,
     /// Bucket → group → a sum for each part. A question without groups has one, of no name.
     sums: BTreeMap<i64, HashMap<Box<str>, Vec<Sum>>>,
+    /// The bucket of the last cell's minute.
+    last: Option<(i64, i64)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -52,7 +53,7 @@ impl Answer {
     /// One that may take so many bytes while it is added up.
     pub fn within(plan: Plan, bytes_max: usize) -> Answer {
         let parts = Parts::new(&plan.question.metrics);
-        Answer { plan, parts, sums: BTreeMap::new(), bytes: 0, bytes_max }
+        Answer { plan, parts, sums: BTreeMap::new(), last: None, bytes: 0, bytes_max }
     }
 
     /// The plan that the cells must be read by.
@@ -71,7 +72,7 @@ impl Answer {
     }
 
     /// Adds one cell of the plan's cube, of a bucket that starts at this minute, and says whether it is any part of the answer.
-    pub fn add(&mut self, minute: i64, values: &Values, cell: &Cell) -> Result<bool, TooMuch> {
+    pub fn add<T: AsRef<str>>(&mut self, minute: i64, values: &[Option<T>], cell: &Cell) -> Result<bool, TooMuch> {
         if !self.plan.lets_in(values) {
             return Ok(false);
         }
@@ -83,7 +84,12 @@ impl Answer {
                 Some(value) => value,
             },
         };
-        let bucket = self.plan.question.bucket(minute, &self.plan.zone);
+        let bucket = match self.last {
+            // Cells come bucket by bucket, and calendars are slow.
+            Some((last, bucket)) if last == minute => bucket,
+            _ => self.plan.question.bucket(minute, &self.plan.zone),
+        };
+        self.last = Some((minute, bucket));
         let mut is_part = false;
         for (index, part) in self.parts.iter().enumerate() {
             let wanted = part.only.as_ref().is_none_or(|(name, value)| self.plan.value(values, name) == Some(value));

@@ -1,7 +1,7 @@
 //! The planner: which cube and which tiers answer a question.
 
 use catchment_cells::cube;
-use catchment_cells::key::{Tier, Values};
+use catchment_cells::key::Tier;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
@@ -142,13 +142,13 @@ impl Plan {
     }
 
     /// Whether a cell passes the question's filters.
-    pub(crate) fn lets_in(&self, values: &Values) -> bool {
-        self.question.filters.iter().all(|(dimension, value)| self.value(values, dimension) == Some(value))
+    pub(crate) fn lets_in<T: AsRef<str>>(&self, values: &[Option<T>]) -> bool {
+        self.question.filters.iter().all(|(dimension, value)| self.value(values, dimension) == Some(value.as_str()))
     }
 
     /// A cell's value of a dimension.
-    pub(crate) fn value<'a>(&self, values: &'a Values, dimension: &str) -> Option<&'a str> {
-        self.cube.index(dimension).and_then(|index| values.get(index)?.as_deref())
+    pub(crate) fn value<'a, T: AsRef<str>>(&self, values: &'a [Option<T>], dimension: &str) -> Option<&'a str> {
+        self.cube.index(dimension).and_then(|index| values.get(index)?.as_ref()).map(AsRef::as_ref)
     }
 }
 

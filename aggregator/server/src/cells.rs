@@ -11,6 +11,7 @@ use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::runs::Folder;
 use catchment_aggregator_core::tables::{Blocks, CubeError};
 use catchment_aggregator_core::{LogRow, Plan, Tables};
+use catchment_cells::cell::Wanted;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::Values;
 use catchment_cells::{Cell, ClientId, Secret};
@@ -149,8 +150,10 @@ impl Cells {
         deadline: Instant,
     ) -> Result<Answered, AnswerError> {
         let plan = answer.plan().clone();
-        let (position, as_of) = self
-            .visit(client, &plan, deadline, |bucket, values, cell| Ok(answer.add(bucket, values, cell).map(drop)?))?;
+        let wanted = answer.parts().wanted();
+        let (position, as_of) = self.visit(client, &plan, wanted, deadline, |bucket, values, cell| {
+            Ok(answer.add(bucket, values, cell).map(drop)?)
+        })?;
         Ok(Answered { answer, position, as_of })
     }
 
@@ -162,7 +165,8 @@ impl Cells {
         deadline: Instant,
     ) -> Result<BTreeSet<Box<str>>, AnswerError> {
         let mut names = BTreeSet::new();
-        self.visit(client, &plan, deadline, |_, _, cell| {
+        let wanted = Wanted { users: false, measures: true };
+        self.visit(client, &plan, wanted, deadline, |_, _, cell| {
             for name in cell.measures.names() {
                 if !names.contains(name) && names.len() < MEASURES_MAX {
                     names.insert(name.into());
@@ -173,18 +177,19 @@ impl Cells {
         Ok(names)
     }
 
-    /// Visits each cell of a plan once, with its bucket and values, and says up to which log position these are and when
-    /// the newest frame that we have, of any client, was cut.
+    /// Visits each cell of a plan once, with its bucket and values and at least what is wanted of it, and says up to which log
+    /// position these are and when the newest frame that we have, of any client, was cut.
     fn visit(
         &self,
         client: &ClientId,
         plan: &Plan,
+        wanted: Wanted,
         deadline: Instant,
-        mut visit: impl FnMut(i64, &Values, &Cell) -> Result<(), AnswerError>,
+        mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), AnswerError>,
     ) -> Result<(u64, Option<i64>), AnswerError> {
         let (start, end) = (plan.question.start, plan.question.end);
         let mut cells_read = 0u64;
-        let mut visit = |bucket, values: &_, cell: &_| {
+        let mut visit = |bucket, values: &[Option<&str>], cell: &_| {
             cells_read += 1;
             if cells_read > QUESTION_CELLS_MAX {
                 return Err(TooMuch::Cells.into());
@@ -196,20 +201,23 @@ impl Cells {
         };
         let (frozen, snapshot, position, as_of) = {
             let tables = self.read();
+            let mut borrowed = Vec::new();
             for (minute, values, cell) in tables.scan(client, &plan.cube.name, start, end) {
-                visit(minute, values, cell)?;
+                visit(minute, borrow(values, &mut borrowed), cell)?;
             }
+            drop(borrowed);
             (tables.frozen(), self.store.snapshot(), tables.position(), tables.as_of())
         };
         if let Some(frozen) = &frozen {
+            let mut borrowed = Vec::new();
             for (minute, values, cell) in frozen.memtable.scan(client, &plan.cube.name, start, end) {
-                visit(minute, values, cell)?;
+                visit(minute, borrow(values, &mut borrowed), cell)?;
             }
         }
         // The snapshot may hold the frozen memtable's run already, or not: those cells were just visited.
         let without_run = frozen.map(|frozen| frozen.run);
         for span in &plan.spans {
-            snapshot.scan(client, &plan.cube, *span, without_run, &mut visit)?;
+            snapshot.scan((client, &plan.cube), *span, without_run, wanted, &mut visit)?;
         }
         Ok((position, as_of))
     }
@@ -227,6 +235,13 @@ impl Cells {
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Values as a visit takes them.
+fn borrow<'a, 'b>(values: &'a Values, borrowed: &'b mut Vec<Option<&'a str>>) -> &'b [Option<&'a str>] {
+    borrowed.clear();
+    borrowed.extend(values.iter().map(Option::as_deref));
+    borrowed
 }
 
 /// The clock that hours and days are cut on: UTC, until clients have a configured one.

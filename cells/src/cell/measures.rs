@@ -1,6 +1,10 @@
 //! The measures of a cell, by name.
 
 use super::Measure;
+use crate::codec::{DecodeError, Reader};
+
+/// The fewest bytes of an encoded measure with its name.
+const MEASURE_BYTES_MIN: usize = 6;
 
 /// Summaries of numbers by the measure's name, ascending. Nearly all cells have one or two, and there are a great many cells: a
 /// tree would set a kilobyte aside for each.
@@ -44,6 +48,21 @@ impl Measures {
             Ok(at) => self.0[at].1.record(micros),
             Err(at) => self.insert(at, name.into(), Measure::of(micros, with_digest)),
         }
+    }
+
+    /// Reads `uv n ‖ n × (name ‖ measure)`; `name` reads a name.
+    pub(super) fn decode<'a>(
+        reader: &mut Reader<'a>,
+        name: impl Fn(&mut Reader<'a>) -> Result<&'a str, DecodeError>,
+    ) -> Result<Self, DecodeError> {
+        let mut measures = Measures::default();
+        for _ in 0..reader.count(MEASURE_BYTES_MIN)? {
+            let name = name(reader)?;
+            if !measures.push(name, Measure::decode(reader)?) {
+                return Err(DecodeError::Malformed("measures not ascending"));
+            }
+        }
+        Ok(measures)
     }
 
     /// Puts a name behind all others; `false` where it doesn't belong there.

@@ -90,6 +90,10 @@ impl Registers {
         Registers::from_values(values)
     }
 
+    pub(super) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+        reader.bytes(PACKED_BYTES).map(drop)
+    }
+
     /// How many users made them, to within [`STANDARD_ERRORS`]: from ±2.3 % for hundreds to ±3.4 % for many.
     pub(super) fn estimate(&self) -> Estimate {
         // There were more users than any maker of registers keeps coupons of.

@@ -3,8 +3,10 @@
 use catchment_aggregator_core::planner::{Cube, Span};
 use catchment_aggregator_core::runs::{Change, Fold, Folder, split_run};
 use catchment_aggregator_core::tables::Frozen;
-use catchment_cells::codec::DecodeError;
-use catchment_cells::key::{CellKey, Values};
+use catchment_cells::cell::Wanted;
+use catchment_cells::codec::{DecodeError, Reader};
+use catchment_cells::key::{CellKey, read_place};
+use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
 use catchment_cells::{Cell, ClientId};
 use fjall::{OwnedWriteBatch, Readable};
 use jiff::tz::TimeZone;
@@ -82,26 +84,30 @@ impl Store {
 }
 
 impl Snapshot {
-    /// Visits the cells of a client's cube in a span, with their buckets and values, until a visit fails. The cells of
-    /// one run can be passed over.
+    /// Visits the cells of a client's cube in a span, with their buckets and values, until a visit fails; of a cell, what is
+    /// wanted is there. The cells of one run can be passed over.
     pub(crate) fn scan<E: From<StoreError>>(
         &self,
-        client: &ClientId,
-        cube: &Cube,
+        (client, cube): (&ClientId, &Cube),
         span: Span,
         without_run: Option<u64>,
-        mut visit: impl FnMut(i64, &Values, &Cell) -> Result<(), E>,
+        wanted: Wanted,
+        mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), E>,
     ) -> Result<(), E> {
         let (from, to) = CellKey::range(client, &cube.name, span.tier, span.from, span.to);
+        let place_at = from.len() - size_of::<i64>();
+        let dimensions = cube.dimensions.len().min(CUBE_DIMENSIONS_MAX);
         for guard in self.snapshot.range(&self.store.cells, from..to) {
             let (row_key, value) = guard.into_inner().map_err(StoreError::from)?;
             let (key, run) = split_run(&row_key).map_err(cell_row)?;
             if without_run == Some(run) {
                 continue;
             }
-            let (key, _) = CellKey::decode(key, cube.dimensions.len()).map_err(cell_row)?;
-            let cell = Cell::decode_stored(&value).map_err(cell_row)?;
-            visit(key.bucket, &key.values, &cell)?;
+            let mut values = [None; CUBE_DIMENSIONS_MAX];
+            let values = &mut values[..dimensions];
+            let bucket = read_place(&mut Reader::new(&key[place_at..]), values).map_err(cell_row)?;
+            let cell = Cell::decode_wanted(&value, wanted).map_err(cell_row)?;
+            visit(bucket, values, &cell)?;
         }
         Ok(())
     }
