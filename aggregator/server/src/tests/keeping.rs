@@ -1,10 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use catchment_cells::ClientId;
-use catchment_cells::ack::Status;
 use catchment_cells::frame::CellsBlock;
 
 use super::kit::{Aggregator, DAY, Folder, Shard, client, event, events, one};
@@ -135,66 +133,4 @@ fn the_log_keeps_what_neither_a_restart_nor_central_needs() {
     drop(aggregator);
     let aggregator = Aggregator::with(&folder, limits, Some(forwarded));
     assert_eq!(aggregator.events(&a), 2_002);
-}
-
-/// Figures for docs/BENCHMARKS.md: a day of a site with 2,000 pages and 20,000 users.
-#[test]
-#[ignore = "a benchmark"]
-fn bench_a_day() {
-    const EVENTS: u64 = 400_000;
-    let folder = Folder::new();
-    let limits = Limits { memtable_bytes: (1 << 30).try_into().unwrap(), ..Limits::default() };
-    let mut aggregator = Aggregator::with(&folder, limits, None);
-    let (mut shard, a) = (Shard::new(1), client("a"));
-    let frames: Vec<Bytes> = (0..EVENTS / 500)
-        .map(|frame| {
-            let mut block = CellsBlock::default();
-            for n in frame * 500..(frame + 1) * 500 {
-                // A multiplier spreads n; squares favour the first pages, as sites do.
-                let spread = n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 40;
-                let page = (spread % 2_000) * (spread % 1_999) / 2_000;
-                let minute = DAY + (n * 24 * 60 / EVENTS) as i64;
-                event(&mut block, &a, minute, &format!("/page/{page}"), spread % 20_000, (spread % 300) as i64);
-            }
-            shard.cut(block)
-        })
-        .collect();
-    let bytes: usize = frames.iter().map(Bytes::len).sum();
-    let started = Instant::now();
-    for batch in frames.chunks(16) {
-        assert!(aggregator.take(batch.to_vec()).iter().all(|ack| ack.status == Status::Stored));
-    }
-    println!("{EVENTS} events in {} frames, {bytes} bytes: {:?}", frames.len(), started.elapsed());
-    println!("memtable of {} bytes", aggregator.cells.bytes().0);
-    let questions = [
-        "metric=events&metric=users&start=2024-01-01&end=2024-01-02",
-        "metric=events&metric=users&start=2024-01-01&end=2024-01-02&granularity=1h",
-        "metric=events&metric=users&start=2024-01-01&end=2024-01-02&granularity=1m",
-        "metric=p95:duration&start=2024-01-01&end=2024-01-02&granularity=1h",
-        "metric=events&group_by=page&start=2024-01-01&end=2024-01-02",
-        "metric=events&metric=users&group_by=page&start=2024-01-01&end=2024-01-02&granularity=1h",
-    ];
-    for place in ["memtable", "store"] {
-        for query in questions {
-            let best = (0..5)
-                .map(|_| {
-                    let started = Instant::now();
-                    aggregator.ask(&a, query);
-                    started.elapsed()
-                })
-                .min();
-            println!("{place}: {:?} {query}", best.unwrap());
-        }
-        let (cells, mut longest) = (aggregator.cells.clone(), Duration::ZERO);
-        let started = Instant::now();
-        std::thread::scope(|scope| {
-            let flush = scope.spawn(|| cells.flush(&mut catchment_aggregator_core::runs::Folder::default()).unwrap());
-            while !flush.is_finished() {
-                let started = Instant::now();
-                aggregator.send(shard.cut(one(&a, DAY)));
-                longest = longest.max(started.elapsed());
-            }
-        });
-        println!("flush: {:?}; a frame waited at most {longest:?}", started.elapsed());
-    }
 }
