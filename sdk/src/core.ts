@@ -26,14 +26,17 @@ export function start(
   const queue = openQueue(store, prefix);
   const identity = openIdentity(store, prefix);
   const routeName = randomName(2);
-  const routeOf = (): string => `${epoch}.${routeName}`;
-  const sender = startSender(queue, endpoint.replace(/\/?$/, "/v1/events?k=" + key), extras, (present) => {
-    epoch = present || epoch;
+  /** The route of new events, under the epoch that was learned last, here or in another tab. */
+  const routeOf = (): string => `${(epoch = identity.known() || epoch)}.${routeName}`;
+  // An answer about another epoch than the newest, to an event that waited, would only lead back to where that one led from.
+  const sender = startSender(queue, endpoint.replace(/\/?$/, "/v1/events?k=" + key), extras, (learned, route) => {
+    if (learned && route === routeOf()) identity.ids((epoch = learned));
   });
 
-  /** Global Privacy Control: nobody is told apart by an id. */
-  const nameless = (navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
-  let user: { user_id?: string } | undefined;
+  /** But under Global Privacy Control, which wants nobody told apart by an id. */
+  const named = !(navigator as { globalPrivacyControl?: boolean }).globalPrivacyControl;
+  /** Nobody is known without one, as with null. */
+  let user_id: string | null | undefined;
   let traits: Properties | undefined;
 
   const refuse = (what: string): undefined => console.warn("Catchment: not taken:", what) as undefined;
@@ -47,8 +50,8 @@ export function start(
         timestamp: Date.now(),
         page: location.pathname.slice(0, PATH_CHARS_MAX),
         ...origin,
-        ...user,
-        ...(nameless ? {} : identity.ids()),
+        user_id,
+        ...(named && identity.ids()),
         properties: { ...traits, ...properties },
       }),
     );
@@ -106,12 +109,13 @@ export function start(
   };
 
   const identify: Catchment["identify"] = (userId, properties) => {
-    if (nameless) return;
-    user = userId === null ? {} : { user_id: userId };
-    traits = properties;
+    if (named) {
+      user_id = userId;
+      traits = properties;
+    }
   };
-  const consent = (given: boolean): void => identity.consent(given && !nameless);
-  if (nameless) consent(false);
+  const consent = (given: boolean): void => identity.consent(given && named);
+  if (!named) consent(false);
   return [
     {
       page,
@@ -135,7 +139,7 @@ export function start(
 /** Where a visitor comes from: another site's host, and what the link to us says of its campaign. */
 function originOf(referrer: string): object {
   const query = new URLSearchParams(location.search);
-  const said = (name: string): string | undefined => query.get(name)?.slice(0, VALUE_CHARS_MAX) || undefined;
+  const said = (name: string): string | undefined => query.get(name)?.slice(0, VALUE_CHARS_MAX);
   const bare = (host?: string): string | undefined => host?.replace(/^www\./, "");
   const host = bare(referrer.split("/")[2]);
   return {

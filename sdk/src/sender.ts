@@ -18,15 +18,15 @@ export const backoffMs = (failures: number, random = Math.random()): number =>
 
 /**
  * Sends what waits in the queue, again and again, until someone who can know has answered for it. One request at a time, but for
- * when the page goes. `learn` is told the epoch that an answer carries.
+ * when the page goes. `learn` is told the epoch that an answer carries, and the route that it is about.
  */
-export function startSender(queue: Queue, url: string, extras: () => Promise<Extras>, learn: (epoch?: number) => void) {
+export function startSender(queue: Queue, url: string, extras: () => Promise<Extras>, learn: (epoch: number | undefined, route: string) => void) {
   const now = (): number => performance.now();
   let timer: ReturnType<typeof setTimeout> | undefined;
   let flushMs = limits.FLUSH_MS;
-  let sentAt = -Infinity;
   let failures = 0;
-  let backoffUntil = 0;
+  /** When the next request is due. */
+  let dueAt = 0;
   /** The edge wants silence until then; neither a network that is back nor a page that goes changes that. */
   let silentUntil = 0;
   /** Events of a batch: fewer while looking for the one that spoils it. */
@@ -57,7 +57,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
     const bytes = sizeOf(body);
     bytesUnderWay += bytes;
     // What already waits follows as soon as this is answered.
-    sentAt = queue.waits() ? -Infinity : now();
+    const sentAt = queue.waits() ? 0 : now();
     const patience = setTimeout(abort, limits.ANSWER_MS_MAX);
     try {
       // Text, and no header of ours: no leave must be asked for before. And no cookies go along.
@@ -70,12 +70,13 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
       });
       const { status } = response;
       const answer: Answer = (await response.json().catch(() => 0)) || {};
-      learn(answer.epoch);
+      learn(answer.epoch, batch[0]!.route);
       if (status === 202) {
         drop();
         failures = 0;
         most = Math.min(most * 2, limits.REQUEST_EVENTS_MAX);
         flushMs = answer.flush_ms || flushMs;
+        dueAt = sentAt && sentAt + flushMs;
         if (answer.rejected?.[0]) extras().then(({ explain }) => explain(answer.rejected!), drop);
       } else {
         silentUntil = now() + Math.min((+response.headers.get("retry-after")! || 0) * 1000, limits.RETRY_AFTER_MS_MAX);
@@ -83,12 +84,13 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
         // else knows which of them to keep.
         if (status > 499 || status === 429 || !answer.detail) throw 0;
         most = await extras().then(({ judge }) => judge(batch, answer, queue), drop);
-        sentAt = -Infinity;
+        dueAt = 0;
       }
     } catch {
+      // Even where nothing was taken, as the answer says: over a kept connection that breaks, browsers send a request twice by themselves,
+      // and it is the second's.
       for (const item of batch) item.tried = true;
-      sentAt = -Infinity;
-      backoffUntil = now() + backoffMs(++failures);
+      dueAt = now() + backoffMs(++failures);
     }
     clearTimeout(patience);
     bytesUnderWay -= bytes;
@@ -99,12 +101,12 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
   /** Sends what waits as soon as it may be sent. */
   const schedule = (): void => {
     clearTimeout(timer);
-    if (!bytesUnderWay && queue.waits()) timer = setTimeout(send, Math.max(sentAt + flushMs, backoffUntil, silentUntil) - now());
+    if (!bytesUnderWay && queue.waits()) timer = setTimeout(send, Math.max(dueAt, silentUntil) - now());
   };
 
   /** The network is back. */
   const online = (): void => {
-    failures = backoffUntil = 0;
+    failures = dueAt = 0;
     schedule();
   };
 

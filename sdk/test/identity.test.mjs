@@ -35,6 +35,26 @@ test("a session ends when nothing happens for half an hour, the device stays", (
   assert.notEqual(second.session_id, first.session_id);
 });
 
+test("the epoch that was learned is kept with the ids, in all tabs, for as long as the session", (t) => {
+  t.mock.timers.enable({ apis: ["Date"], now: 1_800_000_000_000 });
+  const store = new Memory();
+  const [tab, other] = [openIdentity(() => store, NAME), openIdentity(() => store, NAME)];
+  tab.ids(16_777_217);
+  assert.deepEqual([tab.known() || "none", Object.keys(store)], ["none", []], "not without consent");
+  tab.consent(true);
+  assert.equal(tab.known() || "none", "none");
+  tab.ids(16_777_217);
+  assert.equal(other.known(), 16_777_217);
+  t.mock.timers.tick(SESSION_IDLE_MS - 1);
+  other.ids();
+  t.mock.timers.tick(SESSION_IDLE_MS - 1);
+  assert.equal(tab.known(), 16_777_217);
+  t.mock.timers.tick(1);
+  assert.equal(tab.known() || "none", "none");
+  tab.ids();
+  assert.equal(tab.known() || "none", "none", "nor does it come back with the next session");
+});
+
 test("where nothing can be stored, nobody has an id", () => {
   const identity = openIdentity(forbidden, NAME);
   identity.consent(true);

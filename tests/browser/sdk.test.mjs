@@ -161,6 +161,40 @@ describe('the SDK', { concurrency: 6 }, () => {
     assert.deepEqual([...new Set(mine().map(({ query }) => query.r.split('.')[0]))], ['7', '1']);
   });
 
+  test('with consent the next page knows the epoch that the last one learned, and no older route takes it back', async () => {
+    const [pool, own] = [1, (1 << 24) + 1];
+    const routes = [];
+    const edge = await site('levels.test', async ({ searchParams }, request) => {
+      const route = searchParams.get('r');
+      // The client is hot; but who asks the pool once more is not told so.
+      const epoch = routes.some(([epoch]) => epoch === pool) && route.startsWith('1.') ? pool : own;
+      for await (const chunk of request) routes.push([parseInt(route), JSON.parse(chunk).events.at(-1).event_type]);
+      return { status: 202, body: JSON.stringify({ flush_ms: 20, epoch }), headers: { 'access-control-allow-origin': '*' } };
+    });
+    const { client, open } = await visitor('levels', { attributes: `data-endpoint="${edge.url}"`, identity: 'device' });
+    const seen = (...route) => until(`${route}`, () => routes.some((one) => `${one}` === `${route}`) || JSON.stringify(routes));
+    const page = await open('/');
+    await seen(pool, 'page_view');
+    await track(page, 'without');
+    await seen(own, 'without');
+    // Without consent nothing is kept.
+    const another = await open('/another');
+    await until('another', () => routes.filter((one) => `${one}` === `${[pool, 'page_view']}`).length === 2);
+    await another.evaluate(() => catchment('consent', true));
+    await track(page, 'with');
+    await seen(own, 'with');
+    const third = await open('/third');
+    await seen(own, 'page_view');
+    // What another tab has left, from before.
+    await third.evaluate((key) => localStorage.setItem(`catchment ${key} 1.left x`, '{"event_type":"left"}'), client.write_key);
+    const fourth = await open('/fourth');
+    await seen(pool, 'left');
+    await sleep(100);
+    await track(fourth, 'after');
+    await seen(own, 'after');
+    assert.equal(routes.filter(([epoch]) => epoch === pool).length, 3);
+  });
+
   test('localhost is not counted, and the console says why; unless it is wanted', async () => {
     const ignored = await visitor('ignored');
     const wanted = await visitor('wanted', { attributes: 'data-localhost' });
