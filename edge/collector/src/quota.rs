@@ -118,37 +118,33 @@ impl Quotas {
     }
 
     /// Admits a request of a client at a level, or says when to come again. Only in a pool is anything refused: in a shard of its
-    /// own a client takes from nobody.
-    pub(crate) fn admit(
-        &mut self,
-        client: &ClientId,
-        level: u8,
-        (events, bytes): (usize, usize),
-        now: i64,
-    ) -> Result<(), OverQuota> {
-        let cost = request_cost(events, bytes);
+    /// own a client takes from nobody. What it costs, once that is known, is to be [charged](Self::charge).
+    pub(crate) fn admit(&mut self, client: &ClientId, level: u8, now: i64) -> Result<(), OverQuota> {
         let spare = self.spare.fill(now);
         let part = if level == 0 { SHARE } else { HOT };
         let Some(usage) = self.usage(client, level, part, now) else {
             // Too many to tell them apart: whoever is not among them has what these leave.
-            if spare <= 0.0 {
-                return Err(OverQuota::after(0));
-            }
-            self.spare.take(cost);
-            return Ok(());
+            return if spare > 0.0 { Ok(()) } else { Err(OverQuota::after(0)) };
         };
         usage.was_cold = usage.cold.fill(now) >= usage.cold.most;
-        usage.cold.take(cost);
-        if usage.share.fill(now) > 0.0 {
-            usage.share.take(cost);
-        } else {
+        if usage.share.fill(now) <= 0.0 {
             usage.promoted_until = now + PROMOTED_MS;
             if level == 0 && spare <= 0.0 {
                 return Err(OverQuota::after(usage.share.empty_for_ms()));
             }
         }
-        self.spare.take(cost);
         Ok(())
+    }
+
+    /// Charges a client for a request that was just admitted.
+    pub(crate) fn charge(&mut self, client: &ClientId, level: u8, cost: f64) {
+        self.spare.take(cost);
+        if let Some(usage) = self.clients.get_mut(&(client.clone(), level)) {
+            usage.cold.take(cost);
+            if usage.share.tokens > 0.0 {
+                usage.share.take(cost);
+            }
+        }
     }
 
     /// The level that new routes of a client are to have, after a request of one at `level`.
@@ -211,11 +207,24 @@ mod tests {
         Quotas::new(Capacity { requests_per_s: 100 }, 0)
     }
 
+    /// Has a request admitted and charged.
+    fn take(
+        quotas: &mut Quotas,
+        client: &ClientId,
+        level: u8,
+        size: (usize, usize),
+        now: i64,
+    ) -> Result<(), OverQuota> {
+        quotas.admit(client, level, now)?;
+        quotas.charge(client, level, request_cost(size.0, size.1));
+        Ok(())
+    }
+
     /// Requests of one client, one each `every_ms`, and how many are admitted.
     fn admitted(quotas: &mut Quotas, client: &ClientId, level: u8, (from, to): (i64, i64), every_ms: f64) -> usize {
         let requests = ((to - from) as f64 / every_ms) as usize;
         let at = |i: usize| from + (i as f64 * every_ms) as i64;
-        (0..requests).filter(|&i| quotas.admit(client, level, (0, 0), at(i)).is_ok()).count()
+        (0..requests).filter(|&i| take(quotas, client, level, (0, 0), at(i)).is_ok()).count()
     }
 
     #[test]
@@ -226,7 +235,7 @@ mod tests {
         assert!((2_000..=2_400).contains(&n), "{n}");
         assert_eq!(quotas.level(&client(0), 0, 20_000), 1);
         assert_eq!(quotas.promoted(20_000), 1);
-        let over = (0..5).find_map(|_| quotas.admit(&client(0), 0, (0, 0), 20_000).err()).unwrap();
+        let over = (0..5).find_map(|_| take(&mut quotas, &client(0), 0, (0, 0), 20_000).err()).unwrap();
         assert!((1_000..=30_000).contains(&over.retry_after_ms), "{over:?}");
     }
 
@@ -236,9 +245,9 @@ mod tests {
         let (hot, small) = (client(0), client(1));
         let (mut hot_n, mut small_n) = (0, 0);
         for ms in 0..20_000 {
-            hot_n += usize::from(quotas.admit(&hot, 0, (0, 0), ms).is_ok());
+            hot_n += usize::from(take(&mut quotas, &hot, 0, (0, 0), ms).is_ok());
             // 20 a second: below a quarter of 100.
-            small_n += usize::from(ms % 50 == 0 && quotas.admit(&small, 0, (0, 0), ms).is_ok());
+            small_n += usize::from(ms % 50 == 0 && take(&mut quotas, &small, 0, (0, 0), ms).is_ok());
         }
         assert_eq!(small_n, 400, "all of its requests");
         assert!((1_500..=2_100).contains(&hot_n), "what the other leaves: {hot_n}");
@@ -258,7 +267,7 @@ mod tests {
             assert_eq!(admitted(&mut quotas, &hot, level, (from + 10_000, to), 2_000.0), 900);
             // As it is answered, that is in the turn of a request.
             for ms in 0..10 {
-                assert!(quotas.admit(&hot, level, (1, 300), to + ms).is_ok());
+                assert!(take(&mut quotas, &hot, level, (1, 300), to + ms).is_ok());
                 if ms == 0 {
                     assert_eq!(quotas.level(&hot, level, to), level - 1);
                 }
@@ -272,7 +281,7 @@ mod tests {
     fn levels_of_one_shard_are_told_apart() {
         let mut quotas = quotas();
         admitted(&mut quotas, &client(0), 1, (0, 10_000), 10.0);
-        assert!(quotas.admit(&client(0), 2, (0, 0), 10_000).is_ok());
+        assert!(take(&mut quotas, &client(0), 2, (0, 0), 10_000).is_ok());
         assert_eq!([1, 2].map(|level| quotas.level(&client(0), level, 10_000)), [2, 2]);
     }
 
@@ -280,10 +289,10 @@ mod tests {
     fn events_and_bytes_cost_too() {
         let mut quotas = quotas();
         // 6 requests of 1,000 events are 306 of the 200 + 50 that there are at first.
-        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, (1_000, 0), 0).is_ok()).count();
+        let taken = (0..6).filter(|_| take(&mut quotas, &client(0), 0, (1_000, 0), 0).is_ok()).count();
         assert!((4..=5).contains(&taken), "{taken}");
         let mut quotas = self::quotas();
-        let taken = (0..6).filter(|_| quotas.admit(&client(0), 0, (1, 1_000_000), 0).is_ok()).count();
+        let taken = (0..6).filter(|_| take(&mut quotas, &client(0), 0, (1, 1_000_000), 0).is_ok()).count();
         assert!((4..=5).contains(&taken), "{taken}");
     }
 
@@ -291,11 +300,11 @@ mod tests {
     fn clients_are_bounded_and_the_rest_has_what_is_left() {
         let mut quotas = quotas();
         for n in 0..2 * QUOTA_CLIENTS_MAX {
-            let _ = quotas.admit(&client(n), 0, (0, 0), 0);
+            let _ = take(&mut quotas, &client(n), 0, (0, 0), 0);
         }
         assert!(quotas.clients.len() <= QUOTA_CLIENTS_MAX);
-        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 0).is_err(), "nothing is left");
-        assert!(quotas.admit(&client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 1_000_000).is_ok());
+        assert!(take(&mut quotas, &client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 0).is_err(), "nothing is left");
+        assert!(take(&mut quotas, &client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 1_000_000).is_ok());
         assert_eq!(quotas.clients.len(), 1, "the others have their share again");
     }
 
@@ -303,7 +312,7 @@ mod tests {
     fn a_clock_that_jumps_refuses_nobody_for_long() {
         let mut quotas = quotas();
         for now in [0, i64::MAX / 4, -1_000_000_000_000, 5, 1_700_000_000_000, 6] {
-            assert!(quotas.admit(&client(0), 0, (0, 0), now).is_ok(), "{now}");
+            assert!(take(&mut quotas, &client(0), 0, (0, 0), now).is_ok(), "{now}");
         }
     }
 }

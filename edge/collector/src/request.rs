@@ -186,6 +186,11 @@ impl Visitor {
 }
 
 impl Request {
+    /// Bytes that reading a body may have to look at: of gzip, as many as a body may have.
+    pub(crate) fn bytes_to_read(body: &[u8]) -> usize {
+        if body.starts_with(&GZIP_MAGIC) { REQUEST_BYTES_MAX } else { body.len() }
+    }
+
     /// Reads a body: an event, an array of events, an envelope or NDJSON, whatever its content type said, and gzip of these,
     /// whether or not it said so. What is kept is the inflated body.
     pub fn read(claims: Claims, visitor: Visitor, body: Vec<u8>) -> Result<Self, RequestError> {

@@ -13,13 +13,14 @@ use catchment_cells::limits::POST_BYTES_MAX;
 use catchment_cells::route::is_backfill;
 use catchment_cells::{ClientId, Secret};
 use serde::Serialize;
+use thiserror::Error;
 
 use crate::collector::{Collector, Outcome};
 use crate::hop::Hop;
 use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POST_FRAMES_MAX};
 use crate::outbox::{Outbox, Verdict};
-use crate::quota::{Capacity, OverQuota, Quotas};
-use crate::request::Request;
+use crate::quota::{Capacity, OverQuota, Quotas, request_cost};
+use crate::request::{Claims, Request, RequestError, Visitor};
 use crate::rows::{IdsRow, LogRow, Meta};
 use crate::watching::Watching;
 
@@ -102,6 +103,23 @@ pub struct Post {
     pub frames: Vec<u8>,
     /// How many.
     pub count: usize,
+}
+
+/// Why a request is not taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum Refused {
+    /// Its client has used its share.
+    #[error("the client has used its share of the shard")]
+    OverQuota(OverQuota),
+    /// Its body can't be read.
+    #[error(transparent)]
+    Body(#[from] RequestError),
+}
+
+impl From<OverQuota> for Refused {
+    fn from(over: OverQuota) -> Self {
+        Refused::OverQuota(over)
+    }
 }
 
 /// What was thought of an ack that is not simply one of a stored frame.
@@ -191,23 +209,31 @@ impl<S: Storage, R> Shard<S, R> {
         self.collector.meta()
     }
 
-    /// Counts a request that was refused as a whole.
-    pub fn count_refused(&mut self, client: &ClientId, now: i64) {
-        self.collector.count_refused(client, now);
-    }
-
-    /// Admits so many events, of a body of so many bytes, of a client whose route has a level, or says when to come again; a backfill waits for nobody.
-    pub fn admit(
+    /// Reads a request by a route of a level, if its client may have more of the shard; a backfill waits for nobody. Reading costs: what is
+    /// refused for its body is counted, and charged for the bytes that were looked at.
+    pub fn read(
         &mut self,
-        client: &ClientId,
+        claims: Claims,
+        visitor: Visitor,
         level: u8,
-        events_and_bytes: (usize, usize),
+        body: Vec<u8>,
         now: i64,
-    ) -> Result<(), OverQuota> {
-        if is_backfill(self.meta().producer.shard()) {
-            return Ok(());
+    ) -> Result<Request, Refused> {
+        let client = claims.client.clone();
+        let has_quota = !is_backfill(self.meta().producer.shard());
+        if has_quota {
+            self.quotas.admit(&client, level, now)?;
         }
-        self.quotas.admit(client, level, events_and_bytes, now)
+        let bytes = Request::bytes_to_read(&body);
+        let read = Request::read(claims, visitor, body);
+        if has_quota {
+            let (events, bytes) = read.as_ref().map_or((0, bytes), |request| (request.len(), request.bytes()));
+            self.quotas.charge(&client, level, request_cost(events, bytes));
+        }
+        if read.is_err() {
+            self.collector.count_refused(&client, now);
+        }
+        Ok(read?)
     }
 
     /// The level that a client's new routes are to have, after a request by one of `level`.

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use catchment_cells::ClientId;
 use catchment_cells::ack::Ack;
-use catchment_collector::shard::{Health, Judgement, Post};
+use catchment_collector::shard::{Health, Judgement, Post, Refused};
 use catchment_collector::{HOP_HEADER, Hop, Outcome, Request as Events, RequestError, Verdict};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
@@ -143,13 +143,7 @@ impl Shard {
             Refusal::Unavailable
         })?;
         let (client, level) = (hop.claims.client.clone(), hop.placement.level);
-        let events = Events::read(hop.claims, hop.visitor, body).inspect_err(|_| {
-            if let Some(core) = &mut *self.core.borrow_mut() {
-                core.count_refused(&client, now());
-            }
-            self.set_alarm(now());
-        })?;
-        self.admit(&config, &client, level, (events.len(), events.bytes()))?;
+        let events = self.read(&config, hop, body).inspect_err(|_| self.set_alarm(now()))?;
         let mut committed = self.submit(events)?;
         // Whoever's time is over first commits for all, so nobody hangs on another's request.
         match self.group_ends_in(now()) {
@@ -163,13 +157,17 @@ impl Shard {
         self.answer(&config, &client, level, outcome)
     }
 
-    /// Lets a client have its share of the shard.
-    fn admit(&self, config: &Config, client: &ClientId, level: u8, size: (usize, usize)) -> Result<(), Refusal> {
+    /// Reads a request, if its client may have more of the shard.
+    fn read(&self, config: &Config, hop: Hop, body: Vec<u8>) -> Result<Events, Refusal> {
         let mut core = self.core.borrow_mut();
         let core = core.as_mut().ok_or(Refusal::Unavailable)?;
-        core.admit(client, level, size, now()).map_err(|over| Refusal::OverQuota {
-            retry_after_s: (over.retry_after_ms / 1_000).max(1) as u32,
-            epoch: config.map.epoch.at_level(core.level(client, level, now())),
+        let (client, level) = (hop.claims.client.clone(), hop.placement.level);
+        core.read(hop.claims, hop.visitor, level, body, now()).map_err(|refused| match refused {
+            Refused::Body(error) => error.into(),
+            Refused::OverQuota(over) => Refusal::OverQuota {
+                retry_after_s: (over.retry_after_ms / 1_000).max(1) as u32,
+                epoch: config.map.epoch.at_level(core.level(&client, level, now())),
+            },
         })
     }
 

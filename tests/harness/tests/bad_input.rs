@@ -165,6 +165,23 @@ async fn a_bad_request_is_refused_as_a_whole() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_read_costs_its_client_too() {
+    // So little that one large body is more than the client's share and what others leave.
+    let cluster = Cluster::builder().shard_requests_per_s(10).start().await.unwrap();
+    let url = |name: &str| {
+        let client = ClientId::new(name).unwrap();
+        format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(&client))
+    };
+    // Of gzip, what it might have been.
+    for (client, bad) in [("large", vec![b'['; 1_000_000]), ("gzip", b"\x1f\x8bnonsense".to_vec())] {
+        let answers = [post(&url(client), bad.clone()).await, post(&url(client), bad).await];
+        assert_eq!(answers.each_ref().map(|(status, _)| *status), [400, 429], "{client}: {answers:?}");
+    }
+    let good = post(&url("good"), event("good").to_string()).await;
+    assert_eq!(good.0, 202, "another client has its share: {}", good.1);
+}
+
 /// Posts frames to the relay; `Err` is a refusal of them all.
 async fn ship(cluster: &Cluster, frames: &[&[u8]]) -> Result<Vec<Ack>, (u16, String)> {
     let body: Vec<u8> =

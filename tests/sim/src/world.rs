@@ -14,7 +14,7 @@ use catchment_cells::limits::FRAME_BYTES_MAX;
 use catchment_cells::route::{Epoch, PlacementMap, Region, Route, place};
 use catchment_cells::{Cell, ClientId, Secret};
 use catchment_collector::shard::Post;
-use catchment_collector::{Capacity, Claims, Hop, Outcome, Request, Verdict, Visitor};
+use catchment_collector::{Capacity, Claims, Hop, Outcome, Verdict, Visitor};
 
 use crate::aggregator::{Aggregator, Died};
 use crate::model::{self, Event, Tally};
@@ -646,15 +646,15 @@ impl World {
         }
         let claims = Claims { client: client.clone(), ..self.shards[shard].hop.claims.clone() };
         let reply = (sender, request);
-        match Request::read(claims, Visitor::default(), body.into_bytes()) {
-            Err(_) => {
+        let level = self.shards[shard].hop.placement.level;
+        let core = self.shards[shard].core.as_mut();
+        match core.map(|core| core.read(claims, Visitor::default(), level, body.into_bytes(), now)) {
+            None => self.gate(shard, Output::Answer(reply, None, client)),
+            Some(Err(_)) => {
                 self.saw("a request is refused");
-                if let Some(core) = &mut self.shards[shard].core {
-                    core.count_refused(&client, now);
-                }
                 self.gate(shard, Output::Answer(reply, None, client));
             }
-            Ok(events) => {
+            Some(Ok(events)) => {
                 if self.shards[shard].core.as_ref().is_some_and(|core| core.overflows(&events)) {
                     self.commit_group(shard)?;
                 }
