@@ -13,6 +13,8 @@ const BACKOFF_MS_MAX: i64 = 15_000;
 const RETRY_AFTER_MS_MAX: i64 = 60_000;
 /// The pause after a frame was parked, in ms: were all refused, they would not be parked in one go.
 const PARKED_PAUSE_MS: i64 = 1_000;
+/// How long a POST may be under way, in ms, before it counts as lost with whoever sent it; who lives gives it up after 10 s.
+const POST_MS_MAX: i64 = 30_000;
 /// Refusals of one frame, as damaged or malformed, after which it is looked at, and parked if it is.
 const REFUSALS_MAX: u32 = 3;
 
@@ -21,6 +23,8 @@ const REFUSALS_MAX: u32 = 3;
 pub struct Outbox {
     acked: u64,
     not_before: i64,
+    /// When the POST that is under way began.
+    posted_at: Option<i64>,
     failures: u32,
     refusals: u32,
 }
@@ -41,7 +45,7 @@ pub enum Verdict {
 impl Outbox {
     /// Begins with what is stored as acked.
     pub fn new(meta: &Meta) -> Self {
-        Outbox { acked: meta.acked, not_before: 0, failures: 0, refusals: 0 }
+        Outbox { acked: meta.acked, not_before: 0, posted_at: None, failures: 0, refusals: 0 }
     }
 
     /// The number of the last frame that is safe.
@@ -49,9 +53,10 @@ impl Outbox {
         self.acked
     }
 
-    /// When to send next, in ms; `None` if nothing waits.
+    /// When to send next, in ms; `None` if nothing waits. While a POST is under way that is when it would be lost.
     pub fn send_at(&self, meta: &Meta) -> Option<i64> {
-        (self.acked + 1 < meta.next_frame).then_some(self.not_before)
+        let at = self.posted_at.map_or(self.not_before, |at| at + POST_MS_MAX);
+        (self.acked + 1 < meta.next_frame).then_some(at)
     }
 
     /// Whether the home has not answered well of late.
@@ -67,6 +72,21 @@ impl Outbox {
     /// Frames that the ring has room for.
     pub fn room(&self, meta: &Meta) -> u64 {
         OUTBOX_FRAMES_MAX.saturating_sub(meta.next_frame - 1 - self.acked)
+    }
+
+    /// Notes that a POST begins.
+    pub fn on_post(&mut self, now: i64) {
+        self.posted_at = Some(now);
+    }
+
+    /// Notes that a POST has ended, in whichever way.
+    pub fn on_end(&mut self) {
+        self.posted_at = None;
+    }
+
+    /// How long a POST has been under way, in ms; `None` if none is.
+    pub fn posting_for_ms(&self, now: i64) -> Option<i64> {
+        self.posted_at.map(|at| now - at)
     }
 
     /// Judges the ack of the frame with this number. Acks come in the frames' order.
@@ -195,6 +215,22 @@ mod tests {
         let mut outbox = Outbox::new(&meta());
         let later = Ack { seq: 4, ..ack(Status::Fork, 0) };
         assert_eq!(outbox.on_ack(&meta(), 14, &later, 0), Verdict::Resend);
+    }
+
+    #[test]
+    fn while_a_post_is_under_way_nothing_is_due_until_it_must_be_lost() {
+        let mut outbox = Outbox::new(&meta());
+        assert!(outbox.send_at(&meta()).unwrap() <= 1_000);
+        outbox.on_post(1_000);
+        assert_eq!(outbox.send_at(&meta()), Some(1_000 + POST_MS_MAX));
+        // What was cut meanwhile is due at once, also where a clock has gone back.
+        outbox.on_end();
+        outbox.on_ack(&meta(), 13, &ack(Status::Stored, 3), 500);
+        assert!(outbox.send_at(&meta()).unwrap() <= 500);
+        outbox.on_post(2_000);
+        outbox.on_end();
+        outbox.on_failure(&meta(), 2_100);
+        assert!((2_200..=2_250).contains(&outbox.send_at(&meta()).unwrap()));
     }
 
     #[test]

@@ -352,8 +352,8 @@ impl<S: Storage, R> Shard<S, R> {
         if forgotten { self.storage.put_meta(self.meta()) } else { Ok(()) }
     }
 
-    /// The frames to send now, if any.
-    pub fn post(&self, now: i64) -> Result<Option<Post>, S::Error> {
+    /// The frames to send now, if any; none more until [`judge`](Self::judge) is told what became of them.
+    pub fn post(&mut self, now: i64) -> Result<Option<Post>, S::Error> {
         let meta = self.meta();
         if self.outbox.send_at(meta).is_none_or(|at| at > now) {
             return Ok(None);
@@ -369,6 +369,7 @@ impl<S: Storage, R> Shard<S, R> {
             post.frames.extend_from_slice(&frame);
             post.count += 1;
         }
+        self.outbox.on_post(now);
         Ok(Some(post))
     }
 
@@ -383,6 +384,7 @@ impl<S: Storage, R> Shard<S, R> {
         now: i64,
     ) -> Result<Vec<Judgement>, S::Error> {
         let mut judgements = Vec::new();
+        self.outbox.on_end();
         if acks.len() != count || count == 0 {
             self.outbox.on_failure(self.collector.meta(), now);
             return Ok(judgements);

@@ -241,7 +241,7 @@ impl Shard {
             if self.core.borrow().as_ref().is_some_and(|core| core.cut_at(at).is_some_and(|cut_at| cut_at <= at)) {
                 self.transact(move |core| core.cut(at));
             }
-            let next = self.core.borrow().as_ref().map(|core| core.post(at));
+            let next = self.core.borrow_mut().as_mut().map(|core| core.post(at));
             let Post { home, first, frames, count } = match next {
                 None | Some(Ok(None)) => return,
                 Some(Ok(Some(post))) => post,

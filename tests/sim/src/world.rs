@@ -71,7 +71,7 @@ enum Next {
     Arrive { sender: usize, request: u64, events: Vec<usize>, refused: bool },
     Answer { sender: usize, request: u64, outcome: Option<Outcome> },
     Group { shard: usize, life: u64 },
-    Alarm { shard: usize, life: u64 },
+    Alarm { shard: usize, life: u64, at: i64 },
     Commit { shard: usize, life: u64, batch: u64 },
     Reload(usize),
     Relay { shard: usize, life: u64, post: u64, frames: Vec<u8> },
@@ -320,7 +320,10 @@ impl World {
             Next::Arrive { sender, request, events, refused } => return self.arrive(sender, request, events, refused),
             Next::Answer { sender, request, outcome } => self.answered(sender, request, outcome),
             Next::Group { shard, life } if self.shards[shard].life == life => return self.commit(shard),
-            Next::Alarm { shard, life } if self.shards[shard].life == life => {
+            // Of several that were set, only the last rings.
+            Next::Alarm { shard, life, at }
+                if self.shards[shard].life == life && self.shards[shard].alarm_at == Some(at) =>
+            {
                 self.shards[shard].alarm_at = None;
                 return self.ship(shard);
             }
@@ -726,14 +729,11 @@ impl World {
     fn set_alarm(&mut self, shard: usize) {
         let now = self.clock(shard);
         let host = &self.shards[shard];
-        if host.posting.is_some() {
-            return;
-        }
         let Some(at) = host.core.as_ref().and_then(|core| core.due_at(now)) else { return };
         if host.alarm_at.is_none_or(|pending| at < pending) {
             let life = host.life;
             self.shards[shard].alarm_at = Some(at);
-            self.at(at - now, Next::Alarm { shard, life });
+            self.at(at - now, Next::Alarm { shard, life, at });
         }
     }
 
@@ -756,9 +756,7 @@ impl World {
         {
             self.saw("an outbox is full");
         }
-        if self.shards[shard].posting.is_none()
-            && let Some(core) = &self.shards[shard].core
-        {
+        if let Some(core) = &mut self.shards[shard].core {
             match core.post(now) {
                 Ok(Some(Post { first, frames, count, .. })) => {
                     self.requests += 1;
