@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use catchment_cells::ack::{Ack, Status};
+use catchment_cells::limits::POST_BYTES_MAX;
 use catchment_cells::{ClientId, Secret};
 use catchment_harness::{Api, Cluster, Exact, Fault, Hand, Sender, Trace, paths};
 use jiff::Timestamp;
@@ -166,6 +167,48 @@ async fn a_bad_request_is_refused_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn whoever_may_come_again_is_told_when() {
+    const IN_WORK_OF_CLIENT_MAX: usize = 128;
+    const RELAY_BYTES_MAX: usize = 64 << 20;
+    let cluster = Cluster::builder().shard_requests_per_s(10).start().await.unwrap();
+    let edge = |name: &str| {
+        let key = cluster.live_key(&ClientId::new(name).unwrap());
+        format!("{}/v1/events?k={key}", cluster.edge_url())
+    };
+    // Beyond its share; too many of it in work; too much in work.
+    assert_eq!(post(&edge("greedy"), vec![b'['; 1_000_000]).await.0, 400);
+    let mut held = Vec::new();
+    for _ in 0..IN_WORK_OF_CLIENT_MAX {
+        held.push(begin(&edge("slow"), "", 10).await);
+    }
+    for _ in 0..RELAY_BYTES_MAX / POST_BYTES_MAX {
+        held.push(begin_frames(&cluster, POST_BYTES_MAX).await);
+    }
+    let frames = format!("{}/v1/frames", cluster.regions[0].relay_url);
+    let good = || event("good").to_string();
+    for (url, body, status, says) in [
+        (edge("greedy"), good(), 429, "over_quota"),
+        (edge("slow"), good(), 503, "busy"),
+        (frames, "x".into(), 503, "too much is in work"),
+    ] {
+        let deadline = std::time::Instant::now() + PATIENCE;
+        loop {
+            let request = reqwest::Client::new().post(&url).bearer_auth(cluster.relay_token()).body(body.clone());
+            let answer = request.timeout(PATIENCE).send().await.unwrap();
+            if answer.status().as_u16() == status {
+                let wait = answer.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse::<u64>().ok());
+                assert!(wait.is_some_and(|wait| (1..=60).contains(&wait)), "{says}: {answer:?}");
+                let answer = answer.text().await.unwrap();
+                assert!(answer.contains(says), "{answer}");
+                break;
+            }
+            // The heads may still be on their way.
+            assert!(std::time::Instant::now() < deadline, "{says} is never said: {answer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_read_costs_its_client_too() {
     // So little that one large body is more than the client's share and what others leave.
     let cluster = Cluster::builder().shard_requests_per_s(10).start().await.unwrap();
@@ -205,15 +248,24 @@ async fn ship_raw(cluster: &Cluster, token: &str, body: Vec<u8>) -> Result<Vec<A
     Ok(acks)
 }
 
+/// The head of a POST whose body is still to come.
+async fn begin(url: &str, headers: &str, bytes: usize) -> TcpStream {
+    let (address, path) = url.trim_start_matches("http://").split_once('/').unwrap();
+    let mut connection = TcpStream::connect(address).await.unwrap();
+    let head = format!("POST /{path} HTTP/1.1\r\nhost: any\r\n{headers}content-length: {bytes}\r\n\r\n");
+    connection.write_all(head.as_bytes()).await.unwrap();
+    connection
+}
+
+/// Begins to post frames to the relay.
+async fn begin_frames(cluster: &Cluster, bytes: usize) -> TcpStream {
+    let token = format!("authorization: Bearer {}\r\n", cluster.relay_token());
+    begin(&format!("{}/v1/frames", cluster.regions[0].relay_url), &token, bytes).await
+}
+
 /// What the relay answers to the head of a POST: whoever still sent a body could miss an answer that doesn't wait for it.
 async fn announce(cluster: &Cluster, bytes: usize) -> String {
-    let address = cluster.regions[0].relay_url.trim_start_matches("http://");
-    let mut connection = TcpStream::connect(address).await.unwrap();
-    let token = cluster.relay_token();
-    let head = format!(
-        "POST /v1/frames HTTP/1.1\r\nhost: relay\r\nauthorization: Bearer {token}\r\ncontent-length: {bytes}\r\n\r\n"
-    );
-    connection.write_all(head.as_bytes()).await.unwrap();
+    let mut connection = begin_frames(cluster, bytes).await;
     let mut answer = vec![0; 1_000];
     let n = timeout(PATIENCE, connection.read(&mut answer)).await.unwrap().unwrap();
     String::from_utf8_lossy(&answer[..n]).into_owned()

@@ -20,6 +20,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::cells::Cells;
 use crate::health::Health;
 use crate::http::dashboard::Dashboard;
+use crate::http::problem::RETRY_AFTER;
 use crate::live::Live;
 
 /// Questions that are worked on at a time.
@@ -83,10 +84,41 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
 async fn readyz(State(api): State<Arc<Api>>) -> Response {
     match api.health.problem() {
         None => "ready\n".into_response(),
-        Some(problem) => (StatusCode::SERVICE_UNAVAILABLE, format!("{problem}\n")).into_response(),
+        Some(problem) => unready(&problem),
     }
+}
+
+fn unready(problem: &str) -> Response {
+    (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], format!("{problem}\n")).into_response()
 }
 
 async fn prometheus(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.prometheus.render())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::problem::Problem;
+    use super::*;
+    use crate::cells::AnswerError;
+    use crate::live::LiveError;
+
+    #[test]
+    fn whoever_may_come_again_is_told_when() {
+        for (answer, again) in [
+            (unready("store: the log is full"), true),
+            (Problem::busy("too many questions").into_response(), true),
+            (Problem::from(AnswerError::TooLong).into_response(), true),
+            (Problem::from(&LiveError::Busy).into_response(), true),
+            (Problem::unauthorized("no key").into_response(), false),
+            (Problem::parameter("metric", "is missing").into_response(), false),
+            (Problem::ours("the store could not be read").into_response(), false),
+        ] {
+            let status = answer.status();
+            assert_eq!(status == StatusCode::SERVICE_UNAVAILABLE, again, "{status}");
+            let told = answer.headers().get(header::RETRY_AFTER);
+            let wait_s = told.map(|told| told.to_str().unwrap().parse::<u32>().unwrap());
+            assert_eq!(wait_s.is_some_and(|wait_s| wait_s > 0), again, "{status}: {wait_s:?}");
+        }
+    }
 }

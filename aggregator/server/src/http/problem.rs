@@ -10,6 +10,9 @@ use tracing::error;
 use crate::cells::AnswerError;
 use crate::live::LiveError;
 
+/// When to come again to whoever can't answer for now, in s.
+pub(crate) const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
 /// A refusal: RFC 9457.
 #[derive(Debug)]
 pub(crate) struct Problem {
@@ -103,7 +106,7 @@ impl IntoResponse for Problem {
                 headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
             }
             StatusCode::SERVICE_UNAVAILABLE => {
-                headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
+                headers.insert(header::RETRY_AFTER, RETRY_AFTER);
             }
             _ => {}
         }
