@@ -8,7 +8,8 @@ use catchment_cells::cell::micros;
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
-    self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
+    self, CHAIN_START, CellsBlock, CountersBlock, CubeCells, FrameDraft, FrameError, Producer, Sealed, TooLarge,
+    reseal, seal,
 };
 use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
 use catchment_cells::secret::FrameKey;
@@ -116,7 +117,7 @@ pub struct CutFrame {
     pub number: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Whose cells it has.
+    /// Whose cells it has, and first who has most of them.
     pub clients: Vec<ClientId>,
 }
 
@@ -268,7 +269,7 @@ impl Collector {
         };
         match seal(&draft, &self.frame_key) {
             Ok(Sealed { bytes, chain }) => {
-                let clients = draft.cells.0.into_keys().collect();
+                let clients = clients_of(draft.cells);
                 frames.push(CutFrame { number: self.meta.next_frame, bytes, clients });
                 self.meta.next_frame += 1;
                 self.meta.chain = chain;
@@ -508,12 +509,24 @@ fn hash(key: [u8; 16], parts: &[&[u8]]) -> u64 {
     hasher.finish()
 }
 
+/// Cells of a client.
+fn cells_of(section: &BTreeMap<Box<str>, CubeCells>) -> usize {
+    section.values().flat_map(|cube| cube.buckets.values()).map(BTreeMap::len).sum()
+}
+
+/// The clients of a block, and first who has most of its cells.
+fn clients_of(cells: CellsBlock) -> Vec<ClientId> {
+    let most = cells.0.values().enumerate().max_by_key(|(_, section)| cells_of(section)).map_or(0, |(n, _)| n);
+    let mut clients: Vec<_> = cells.0.into_keys().collect();
+    if most > 0 {
+        clients.swap(0, most);
+    }
+    clients
+}
+
 /// Two blocks with half of the cells each.
 fn halves_of_cells(cells: CellsBlock) -> [CellsBlock; 2] {
-    let of_section = |section: &BTreeMap<_, catchment_cells::frame::CubeCells>| -> usize {
-        section.values().flat_map(|cube| cube.buckets.values()).map(BTreeMap::len).sum()
-    };
-    let half = cells.0.values().map(of_section).sum::<usize>() / 2;
+    let half = cells.0.values().map(cells_of).sum::<usize>() / 2;
     let mut halves = [CellsBlock::default(), CellsBlock::default()];
     let mut i = 0;
     for (client, section) in cells.0 {

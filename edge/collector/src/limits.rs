@@ -43,6 +43,8 @@ pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 
 /// Frames in the ring of the outbox.
 pub const OUTBOX_FRAMES_MAX: u64 = 256;
+/// Frames in a pool's outbox that may be mostly one client's. The rest is for others, who would be turned away with it.
+pub const POOL_HELD_MAX: u64 = OUTBOX_FRAMES_MAX / 4 * 3;
 /// Frames of one cut; the largest that could be made has nine.
 pub const CUT_FRAMES_MAX: u64 = 16;
 /// Frames in one POST.
@@ -61,7 +63,8 @@ const _: () =
 const _: () = assert!(FRAME_BYTES_MAX <= 2_000_000, "a frame fits a row of the platform");
 // An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
 const _: () = assert!((IDS_ROW_FULL + 2 * (CUT_BYTES + LOG_ROW_BYTES) / 40) * 8 <= 2_000_000, "a row of ids fits, too");
-const _: () = assert!(3_600 * 20 / CUT_ROWS + CUT_FRAMES_MAX < OUTBOX_FRAMES_MAX, "an outbox holds an hour's cuts");
+const _: () = assert!(3_600 * 20 / CUT_ROWS < POOL_HELD_MAX, "an outbox holds an hour's cuts, be they of one client");
+const _: () = assert!(POOL_HELD_MAX + 2 * CUT_FRAMES_MAX < OUTBOX_FRAMES_MAX, "others have some room beside");
 const _: () = assert!(CUT_ROWS < LOG_ROWS_MAX && REQUEST_EVENTS_MAX < IDS_MAX);
 const _: () = assert!(
     MEASURE_NAMES_MAX * (DIGEST_IMAGE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16_384 <= FRAME_BYTES_MAX,

@@ -136,6 +136,14 @@ impl Quotas {
         Ok(())
     }
 
+    /// Turns a client of a pool away that holds too much of what waits there for its home: its new routes lead to shards of its own.
+    pub(crate) fn turn_away(&mut self, client: &ClientId, now: i64) -> OverQuota {
+        if let Some(usage) = self.usage(client, 0, SHARE, now) {
+            usage.promoted_until = now + PROMOTED_MS;
+        }
+        OverQuota::after(RETRY_AFTER_MS.1)
+    }
+
     /// Charges a client for a request that was just admitted.
     pub(crate) fn charge(&mut self, client: &ClientId, level: u8, cost: f64) {
         self.spare.take(cost);

@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use crate::collector::{Collector, Outcome};
 use crate::hop::Hop;
-use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POST_FRAMES_MAX};
+use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POOL_HELD_MAX, POST_FRAMES_MAX};
 use crate::outbox::{Outbox, Verdict};
 use crate::quota::{Capacity, OverQuota, Quotas, request_cost};
 use crate::request::{Claims, Request, RequestError, Visitor};
@@ -222,6 +222,9 @@ impl<S: Storage, R> Shard<S, R> {
         let client = claims.client.clone();
         let has_quota = !is_backfill(self.meta().producer.shard());
         if has_quota {
+            if level == 0 && self.holds_too_much(&client) {
+                return Err(self.quotas.turn_away(&client, now).into());
+            }
             self.quotas.admit(&client, level, now)?;
         }
         let bytes = Request::bytes_to_read(&body);
@@ -234,6 +237,12 @@ impl<S: Storage, R> Shard<S, R> {
             self.collector.count_refused(&client, now);
         }
         Ok(read?)
+    }
+
+    /// Whether most of what waits for the home is one client's, so much that others would soon have no room.
+    fn holds_too_much(&self, client: &ClientId) -> bool {
+        let acked = self.outbox.acked();
+        self.meta().next_frame - 1 - acked > POOL_HELD_MAX && self.watching.held(client, acked + 1) > POOL_HELD_MAX
     }
 
     /// The level that a client's new routes are to have, after a request by one of `level`.

@@ -14,7 +14,7 @@ const UNWATCHED_MS: i64 = 10_000;
 #[derive(Debug, Default)]
 pub struct Watching {
     told: BTreeMap<ClientId, Told>,
-    /// The clients of frames that are not acked, by number.
+    /// The clients of frames that are not acked, by number, whoever has most of it first.
     sent: BTreeMap<u64, Vec<ClientId>>,
 }
 
@@ -26,12 +26,17 @@ struct Told {
 }
 
 impl Watching {
-    /// Notes whose cells a frame has.
+    /// Notes whose cells a frame has, and first who has most of them.
     pub fn on_cut(&mut self, number: u64, clients: Vec<ClientId>) {
         self.sent.insert(number, clients);
         while self.sent.len() as u64 > OUTBOX_FRAMES_MAX {
             self.sent.pop_first();
         }
+    }
+
+    /// Frames from number `first` on that are mostly a client's.
+    pub fn held(&self, client: &ClientId, first: u64) -> u64 {
+        self.sent.range(first..).filter(|(_, clients)| clients.first() == Some(client)).count() as u64
     }
 
     /// Learns from a frame's ack: someone looks at one of its clients, or at none of them. Who else was in a frame with one

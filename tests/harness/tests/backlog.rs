@@ -40,14 +40,17 @@ async fn an_edge_whose_home_is_away_says_when_it_is_full_and_loses_nothing() {
     // What a client may take of a pool is not what is looked at.
     let mut cluster = Cluster::builder().shard_requests_per_s(100_000).start().await.unwrap();
     let client = ClientId::new("flood").unwrap();
-    let key = WriteKey {
-        client: client.clone(),
-        identity: Identity::Daily,
-        backfill: false,
-        ignore_foreign_client: false,
-        generation: 1,
+    let url = |client: &ClientId| {
+        let key = WriteKey {
+            client: client.clone(),
+            identity: Identity::Daily,
+            backfill: false,
+            ignore_foreign_client: false,
+            generation: 1,
+        };
+        format!("{}/v1/events?k={}", cluster.edge_url(), cluster.write_key(&key))
     };
-    let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.write_key(&key));
+    let (url, others) = (url(&client), url(&ClientId::new("other").unwrap()));
     let at = Timestamp::now().to_string();
     cluster.regions[0].relay.kill();
 
@@ -71,6 +74,8 @@ async fn an_edge_whose_home_is_away_says_when_it_is_full_and_loses_nothing() {
     }
     println!("{} requests of {REQUEST_EVENTS_MAX} events taken, {} refused", taken.len(), refused.len());
     assert!(!refused.is_empty(), "the edge never said that it is full");
+    // One client alone fills no pool.
+    assert_eq!(post(&http, &others, 0, &at).await.status(), StatusCode::ACCEPTED);
 
     // What it holds survives its death; then its home comes back, and takes all of it, and there is room again.
     cluster.edge.restart().await.unwrap();
@@ -89,7 +94,7 @@ async fn an_edge_whose_home_is_away_says_when_it_is_full_and_loses_nothing() {
 fn sort(n: usize, answer: &Response, taken: &mut BTreeSet<usize>, refused: &mut BTreeSet<usize>) {
     match answer.status() {
         StatusCode::ACCEPTED => taken.insert(n),
-        StatusCode::SERVICE_UNAVAILABLE => {
+        StatusCode::TOO_MANY_REQUESTS | StatusCode::SERVICE_UNAVAILABLE => {
             let wait = answer.headers().get("retry-after").and_then(|wait| wait.to_str().ok()?.parse::<u64>().ok());
             assert!(wait.is_some_and(|wait| (1..=60).contains(&wait)), "{answer:?}");
             refused.insert(n)
