@@ -32,6 +32,13 @@ const CUT_MS_FAILING: i64 = 60_000;
 /// The least time between two cuts while nobody watches, in ms. The first event after a quiet time doesn't wait: someone may have
 /// begun to watch, which its ack tells.
 pub const CUT_EVERY_MS: i64 = 5_000;
+/// How long frames may be on their way, in ms, before a shard that is busy holds requests back for them: a host that runs all in one turn
+/// after another gets to each step of a POST only once it has been through all that is in work.
+const HOLD_AFTER_MS: i64 = 200;
+/// Requests in work from which on a shard is that busy.
+const HOLD_IN_WORK: usize = 12;
+/// How long a request is held back at the most.
+const HOLD_MAX: Duration = Duration::from_millis(200);
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
 const FLUSH_MS_WATCHED: u32 = 500;
 const FLUSH_MS: u32 = 5_000;
@@ -207,6 +214,13 @@ impl<S: Storage, R> Shard<S, R> {
     /// Its state as of the last cut.
     pub fn meta(&self) -> &Meta {
         self.collector.meta()
+    }
+
+    /// How long a request is to be held back before it is read, unless the POST that is under way ends before, where so many requests are
+    /// in work; `None`: not at all. A home that does not answer well holds nobody back.
+    pub fn hold(&self, in_work: usize, now: i64) -> Option<Duration> {
+        let waits = self.outbox.posting_for_ms(now).is_some_and(|ms| ms > HOLD_AFTER_MS);
+        (waits && in_work > HOLD_IN_WORK && !self.outbox.is_failing()).then_some(HOLD_MAX)
     }
 
     /// Reads a request by a route of a level, if its client may have more of the shard; a backfill waits for nobody. Reading costs: what is

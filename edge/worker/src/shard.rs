@@ -42,6 +42,10 @@ pub struct Shard {
     core: RefCell<Option<Core>>,
     /// When the alarm will ring, as far as is known.
     alarm_at: Cell<Option<i64>>,
+    /// Requests that are not answered.
+    in_work: Cell<usize>,
+    /// Requests that are held back until the POST that is under way has ended, which drops these.
+    held: RefCell<Vec<oneshot::Sender<()>>>,
     billed: Billed,
 }
 
@@ -66,8 +70,15 @@ struct Shown {
 
 impl DurableObject for Shard {
     fn new(state: State, env: Env) -> Self {
-        let shard =
-            Shard { state, env, core: RefCell::new(None), alarm_at: Cell::new(None), billed: Billed::default() };
+        let shard = Shard {
+            state,
+            env,
+            core: RefCell::new(None),
+            alarm_at: Cell::new(None),
+            in_work: Cell::new(0),
+            held: RefCell::new(Vec::new()),
+            billed: Billed::default(),
+        };
         // A shard without storage gets its name with its first request; one whose storage fails tries again then.
         if let Ok(config) = edge::config(&shard.env)
             && let Err(error) = shard.load(&config, None)
@@ -82,7 +93,10 @@ impl DurableObject for Shard {
             Method::Get => Ok(json(200, &[], &self.show())),
             _ => {
                 count(&self.billed.requests);
-                self.take(request).await
+                self.in_work.set(self.in_work.get() + 1);
+                let answer = self.take(request).await;
+                self.in_work.set(self.in_work.get() - 1);
+                answer
             }
         };
         Ok(answer.unwrap_or_else(|refusal| refusal.counted().response()))
@@ -137,6 +151,7 @@ impl Shard {
         let hop = request.headers().get(HOP_HEADER).ok().flatten().and_then(|header| Hop::from_header(&header));
         // None, while a Worker of another version passes it on: that one will follow, or we will.
         let hop = hop.ok_or(Refusal::Unavailable)?;
+        self.hold().await;
         let body = request.bytes().await.map_err(|_| Refusal::Body(RequestError::Malformed))?;
         self.load(&config, Some(&hop)).map_err(|error| {
             console_error!("shard {} can't be rebuilt: {error}", hop.placement.shard);
@@ -155,6 +170,15 @@ impl Shard {
         }
         let outcome = committed.now_or_never().and_then(Result::ok);
         self.answer(&config, &client, level, outcome)
+    }
+
+    /// Holds a request back, while shipping needs the turns.
+    async fn hold(&self) {
+        let hold = self.core.borrow().as_ref().and_then(|core| core.hold(self.in_work.get(), now()));
+        let Some(wait) = hold else { return };
+        let (go_on, held) = oneshot::channel();
+        self.held.borrow_mut().push(go_on);
+        select(held, Delay::from(wait)).await;
     }
 
     /// Reads a request, if its client may have more of the shard.
@@ -265,6 +289,7 @@ impl Shard {
 
     /// Does what the acks of a POST ask for, and says what was out of the ordinary.
     fn judge(&self, acks: Vec<Ack>, first: u64, count: usize) {
+        self.held.take();
         let judged = self.transact(move |core| {
             let parked = core.meta().parked;
             let judgements = core.judge(acks, first, count, nonce(), now())?;

@@ -77,3 +77,21 @@ fn while_the_home_is_away_one_client_leaves_room_for_others() {
     assert_eq!(core.health(START).outbox_frames, 0);
     assert_eq!(take(&mut core, &hot, n), Ok(true));
 }
+
+#[test]
+fn a_busy_shard_holds_requests_back_for_frames_that_are_long_on_their_way() {
+    let mut core = pool();
+    assert_eq!(take(&mut core, &client("a"), 0), Ok(true));
+    assert_eq!(core.hold(1_000, START), None, "nothing is on its way");
+    let post = core.post(START).unwrap().unwrap();
+    assert_eq!(core.post(START).unwrap(), None, "one at a time");
+    assert_eq!(core.hold(1_000, START + 100), None, "not for long");
+    assert_eq!(core.hold(3, START + 300), None, "not busy");
+    let wait = core.hold(1_000, START + 300).unwrap();
+    assert!((50..=500).contains(&wait.as_millis()), "{wait:?}");
+    // A home that is away holds nobody back.
+    core.judge(Vec::new(), post.first, post.count, 2, START + 400).unwrap();
+    assert_eq!(core.hold(1_000, START + 500), None);
+    assert!(core.post(START + 10_000).unwrap().is_some());
+    assert_eq!(core.hold(1_000, START + 11_000), None);
+}
