@@ -22,7 +22,7 @@ use crate::answer::{Refusal, json, metrics, preflight};
 use crate::config::Config;
 
 /// How long a shard may take to answer.
-const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
+pub(crate) const SHARD_TIMEOUT: Duration = Duration::from_secs(20);
 /// Requests of an isolate that may be in work; beyond, senders are told to come again.
 const IN_WORK_MAX: usize = 256;
 /// Those of one client: whoever has a site's key, which is public, shuts out no other.

@@ -5,6 +5,7 @@
 //! rest: it is set, in the commit's own turn, whenever something waits to be cut or shipped, so that a shard that dies goes on by itself.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -22,7 +23,7 @@ use worker::{
 
 use crate::answer::{Refusal, accepted, count_parked, json};
 use crate::config::Config;
-use crate::edge::{self, now};
+use crate::edge::{self, SHARD_TIMEOUT, now};
 use crate::shipping::{ShippingError, post};
 use crate::storage::{Storage, StorageError};
 
@@ -42,8 +43,8 @@ pub struct Shard {
     core: RefCell<Option<Core>>,
     /// When the alarm will ring, as far as is known.
     alarm_at: Cell<Option<i64>>,
-    /// Requests that are not answered.
-    in_work: Cell<usize>,
+    /// When requests began that are not answered. The platform may let go of one without a word, whose place ends by itself.
+    in_work: RefCell<VecDeque<i64>>,
     /// Requests that are held back until the POST that is under way has ended, which drops these.
     held: RefCell<Vec<oneshot::Sender<()>>>,
     billed: Billed,
@@ -75,7 +76,7 @@ impl DurableObject for Shard {
             env,
             core: RefCell::new(None),
             alarm_at: Cell::new(None),
-            in_work: Cell::new(0),
+            in_work: RefCell::default(),
             held: RefCell::new(Vec::new()),
             billed: Billed::default(),
         };
@@ -93,9 +94,9 @@ impl DurableObject for Shard {
             Method::Get => Ok(json(200, &[], &self.show())),
             _ => {
                 count(&self.billed.requests);
-                self.in_work.set(self.in_work.get() + 1);
+                self.in_work.borrow_mut().push_back(now());
                 let answer = self.take(request).await;
-                self.in_work.set(self.in_work.get() - 1);
+                self.in_work.borrow_mut().pop_front();
                 answer
             }
         };
@@ -174,7 +175,14 @@ impl Shard {
 
     /// Holds a request back, while shipping needs the turns.
     async fn hold(&self) {
-        let hold = self.core.borrow().as_ref().and_then(|core| core.hold(self.in_work.get(), now()));
+        let in_work = {
+            let mut in_work = self.in_work.borrow_mut();
+            while in_work.front().is_some_and(|began| now() - began > SHARD_TIMEOUT.as_millis() as i64) {
+                in_work.pop_front();
+            }
+            in_work.len()
+        };
+        let hold = self.core.borrow().as_ref().and_then(|core| core.hold(in_work, now()));
         let Some(wait) = hold else { return };
         let (go_on, held) = oneshot::channel();
         self.held.borrow_mut().push(go_on);
