@@ -199,9 +199,15 @@ impl Collector {
     /// A backfill, which lets any time in, forgets nothing.
     pub fn expired_ids(&self, now: i64, backfill: bool) -> Option<u64> {
         let &(n, last_received_at) = self.ids_rows.front()?;
+        let now = self.now_to_replay(now);
         // The row that is still added to stays.
         let done = self.ids_last.as_ref().is_some_and(|last| last.n != n);
         (!backfill && done && now - last_received_at > IDS_KEPT_MS).then_some(n)
+    }
+
+    /// The time by which ids are forgotten. What isn't cut is applied again after a restart, and must meet the same ids: it counts as now.
+    fn now_to_replay(&self, now: i64) -> i64 {
+        self.open.first_received_at.map_or(now, |received_at| received_at.min(now))
     }
 
     /// Forgets the oldest row of ids.

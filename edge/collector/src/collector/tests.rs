@@ -266,6 +266,22 @@ fn ids_expire_with_the_lateness_but_not_for_a_backfill() {
 }
 
 #[test]
+fn ids_that_the_log_was_applied_with_are_kept_until_it_is_cut() {
+    let mut collector = collector();
+    let hour = 3_600_000;
+    collector.apply(&row(claims(false), NOW, &event(1, NOW)));
+    collector.cut(NOW, 1, 0).unwrap();
+    collector.apply(&row(claims(false), NOW + 2 * hour, &event(2, NOW + 2 * hour)));
+    collector.cut(NOW + 2 * hour, 2, 0).unwrap();
+    // While the outbox is full, hours pass without a cut.
+    let again = row(claims(false), NOW + 23 * hour, &event(1, NOW));
+    assert_eq!(collector.apply(&again).remove(0).duplicates, 1);
+    assert_eq!(collector.expired_ids(NOW + 26 * hour, false), None);
+    collector.cut(NOW + 26 * hour, 3, 0).unwrap();
+    assert_eq!(collector.expired_ids(NOW + 26 * hour, false), Some(0));
+}
+
+#[test]
 fn frames_after_a_parked_one_go_on_under_a_new_producer() {
     let mut collector = collector();
     let mut frames = Vec::new();
