@@ -288,8 +288,8 @@ impl<S: Storage, R> Shard<S, R> {
         (wait > 0).then(|| Duration::from_millis(wait.min(GROUP_MS) as u64))
     }
 
-    /// Commits the group that waits: storage first, then memory. What is answered may leave once the write is durable; where it failed,
-    /// nothing was taken and the group is gone.
+    /// Commits the group that waits: storage first, then memory. What is answered may leave once the transaction is durable; where it
+    /// failed, nothing was taken and the group is gone.
     pub fn commit(&mut self, now: i64) -> Result<Vec<(R, Outcome)>, S::Error> {
         if self.waiting.is_empty() {
             return Ok(Vec::new());

@@ -243,22 +243,12 @@ impl Shard {
 
     /// Commits the requests that wait: storage first, then memory, then the answers.
     fn commit(&self, now: i64) {
-        let mut borrowed = self.core.borrow_mut();
-        let Some(core) = borrowed.as_mut() else { return };
-        let due = match core.commit(now) {
-            Ok(outcomes) => {
-                for (reply, outcome) in outcomes {
-                    // Whoever has gone needs no answer.
-                    let _ = reply.send(outcome);
-                }
-                core.is_cut_due()
-            }
-            Err(error) => {
-                console_error!("requests are refused: {error}");
-                return;
-            }
-        };
-        drop(borrowed);
+        let committed = self.transact(move |core| Ok((core.commit(now)?, core.is_cut_due())));
+        let Some((outcomes, due)) = committed else { return };
+        for (reply, outcome) in outcomes {
+            // Whoever has gone needs no answer.
+            let _ = reply.send(outcome);
+        }
         if due {
             self.transact(move |core| core.cut(now));
         }

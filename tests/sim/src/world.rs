@@ -704,21 +704,17 @@ impl World {
 
     fn commit_group(&mut self, shard: usize) -> Result<(), String> {
         let now = self.clock(shard);
-        let Some(core) = &mut self.shards[shard].core else { return Ok(()) };
-        let committed = core.commit(now);
-        let due = core.is_cut_due();
-        match committed {
-            Ok(outcomes) => {
-                for (reply, outcome) in outcomes {
-                    let client = self.senders[reply.0].client.clone();
-                    self.gate(shard, Output::Answer(reply, Some(outcome), client));
-                }
-            }
-            Err(RowsError::Failed) => {
-                self.saw("a commit fails");
-                return Ok(());
-            }
-            Err(RowsError::Broken(what)) => return Err(what),
+        if self.shards[shard].core.is_none() {
+            return Ok(());
+        }
+        let committed = self.transact(shard, |core| Ok((core.commit(now)?, core.is_cut_due())))?;
+        let Some((outcomes, due)) = committed else {
+            self.saw("a commit fails");
+            return Ok(());
+        };
+        for (reply, outcome) in outcomes {
+            let client = self.senders[reply.0].client.clone();
+            self.gate(shard, Output::Answer(reply, Some(outcome), client));
         }
         if due {
             self.transact(shard, |core| core.cut(now))?;
