@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::convert::Infallible;
 use std::hash::Hasher;
 
 use catchment_cells::cell::micros;
@@ -12,6 +13,7 @@ use catchment_cells::frame::{
     reseal, seal,
 };
 use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
+use catchment_cells::route::is_backfill;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret};
@@ -19,15 +21,15 @@ use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
 use crate::event::{Event, Rejection};
-use crate::ids::Ids;
+use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
     CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
-    KEYS_MAX, LATE_MS, LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS,
+    KEYS_MAX, LATE_MS, LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
 };
 use crate::open::OpenCells;
 use crate::reason::Reason;
 use crate::request::{Device, Request};
-use crate::rows::{IdsRow, LogRow, Meta};
+use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
@@ -40,12 +42,36 @@ pub struct Collector {
     meta: Meta,
     cubes: Vec<Cube>,
     keys: HashMap<ClientId, Keys>,
+    bounds: IdsBounds,
     ids: Ids,
-    /// Number and last receipt of each row of ids, oldest first.
-    ids_rows: VecDeque<(u64, i64)>,
+    /// The ring of ids, oldest first.
+    ids_rows: VecDeque<RingRow>,
+    /// Ids in the ring's rows.
+    ids_in_ring: usize,
+    /// By when all of their events had been received, in ms.
+    received_by: i64,
     /// The row that the next cut may add to.
     ids_last: Option<IdsRow>,
+    round: Option<Round>,
     open: Open,
+}
+
+/// What is known of a row of the ring of ids.
+#[derive(Debug, Clone, Copy)]
+struct RingRow {
+    n: u64,
+    last_received_at: i64,
+    ids: usize,
+}
+
+/// A round that moves all ids of the ring, as it was at the beginning, to the spilled rows, one row after the other. The ring's rows go in the
+/// end, so that a restart, which begins anew, finds each id at one place at least.
+#[derive(Debug, Clone, Copy)]
+struct Round {
+    /// The next spilled row.
+    next: u64,
+    /// The ring's rows before this one are done with in the end.
+    ring_end: u64,
 }
 
 /// What came since the last cut.
@@ -129,23 +155,35 @@ impl Collector {
 
     /// As [`new`](Self::new), with these cubes instead of the default ones.
     pub fn with_cubes(secret: Secret, meta: Meta, cubes: &[Cube]) -> Self {
+        let ids = Ids::new(meta.spilled > 0);
         Collector {
             frame_key: secret.frame_key(&meta.producer),
             secret,
             meta,
             cubes: cubes.to_vec(),
             keys: HashMap::new(),
-            ids: Ids::default(),
+            bounds: IdsBounds::default(),
+            ids,
             ids_rows: VecDeque::new(),
+            ids_in_ring: 0,
+            received_by: i64::MIN,
             ids_last: None,
+            round: None,
             open: Open::default(),
         }
     }
 
+    /// Remembers as many ids as these say.
+    pub(crate) fn bound_ids(&mut self, bounds: IdsBounds) {
+        self.bounds = bounds;
+    }
+
     /// Takes up a row of ids; the rows come in their order.
     pub fn restore_ids(&mut self, row: IdsRow) {
-        self.ids.extend(&row.ids);
-        self.ids_rows.push_back((row.n, row.last_received_at));
+        row.ids.iter().for_each(|&id| self.ids.insert(id));
+        self.ids_rows.push_back(RingRow { n: row.n, last_received_at: row.last_received_at, ids: row.ids.len() });
+        self.ids_in_ring += row.ids.len();
+        self.received_by = self.received_by.max(row.last_received_at);
         self.ids_last = Some(row);
     }
 
@@ -156,7 +194,13 @@ impl Collector {
 
     /// Whether so many more events could be remembered.
     pub fn has_room_for(&self, events: usize) -> bool {
-        self.meta.ids_next - self.meta.ids_first + 1 < IDS_ROWS_MAX && !self.ids.is_full_for(events)
+        let in_ring = self.ids_in_ring + self.open.ids.len() + events;
+        self.meta.ids_next - self.meta.ids_first + 1 < IDS_ROWS_MAX && in_ring <= self.bounds.ring_max
+    }
+
+    /// Ids in memory.
+    pub fn ids_in_memory(&self) -> usize {
+        self.ids.in_memory()
     }
 
     /// Counts a request that was refused as a whole, but for those beyond the bound while no cut can be made. The log doesn't know
@@ -168,13 +212,23 @@ impl Collector {
         }
     }
 
-    /// Applies a row of the log: the same rows after the same state always give the same.
+    /// Applies a row of the log: the same rows after the same state always give the same. This collector has spilled nothing.
     pub fn apply(&mut self, row: &LogRow) -> Vec<Outcome> {
+        let Ok(outcomes) = self.apply_with(row, &mut |n| Ok::<_, Infallible>(SpilledRow::empty(n)));
+        outcomes
+    }
+
+    /// Applies a row of the log, where `read` reads spilled rows. If that fails, the collector is of no more use.
+    pub fn apply_with<E>(
+        &mut self,
+        row: &LogRow,
+        read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
+    ) -> Result<Vec<Outcome>, E> {
         let now = row.received_at;
         self.open.first_received_at.get_or_insert(now);
         self.open.last_received_at = now;
         self.open.rows += 1;
-        row.requests.iter().map(|request| self.apply_request(request, now)).collect()
+        row.requests.iter().map(|request| self.apply_request(request, now, read)).collect()
     }
 
     /// When the first event since the last cut came, in ms; `None` if there is nothing to cut.
@@ -196,25 +250,97 @@ impl Collector {
     }
 
     /// The number of a row of ids whose events would by now be too late: read it, and [`forget`](Self::forget) it.
-    /// A backfill, which lets any time in, forgets nothing.
-    pub fn expired_ids(&self, now: i64, backfill: bool) -> Option<u64> {
-        let &(n, last_received_at) = self.ids_rows.front()?;
-        let now = self.now_to_replay(now);
+    pub fn expired_ids(&self, now: i64) -> Option<u64> {
+        let &RingRow { n, last_received_at, .. } = self.ids_rows.front()?;
         // The row that is still added to stays.
-        let done = self.ids_last.as_ref().is_some_and(|last| last.n != n);
-        (!backfill && done && now - last_received_at > IDS_KEPT_MS).then_some(n)
+        let done = self.ids_last.as_ref().is_none_or(|last| last.n != n);
+        (done && last_received_at < self.ids_kept_from(now)).then_some(n)
     }
 
-    /// The time by which ids are forgotten. What isn't cut is applied again after a restart, and must meet the same ids: it counts as now.
-    fn now_to_replay(&self, now: i64) -> i64 {
-        self.open.first_received_at.map_or(now, |received_at| received_at.min(now))
+    /// Ids of events that were received before are forgotten. A backfill, which lets any time in, forgets nothing.
+    fn ids_kept_from(&self, now: i64) -> i64 {
+        if is_backfill(self.meta.producer.shard()) {
+            return i64::MIN;
+        }
+        // What isn't cut is applied again after a restart, and must meet the same ids: it counts as now.
+        self.open.first_received_at.map_or(now, |received_at| received_at.min(now)) - IDS_KEPT_MS
     }
 
     /// Forgets the oldest row of ids.
     pub fn forget(&mut self, row: &IdsRow) {
         self.ids.remove_all(&row.ids);
-        self.ids_rows.pop_front();
-        self.meta.ids_first = row.n + 1;
+        self.leave_ring_before(row.n + 1);
+    }
+
+    /// The number of the next row to [`spill`](Self::spill) into; `None`: this cut spills no more. What is spilled has to be in the ring, so
+    /// this is for after a cut, and within its transaction.
+    pub fn next_to_spill(&mut self) -> Option<u64> {
+        if self.is_spilled_full() {
+            return None;
+        }
+        if self.round.is_none() && self.ids_in_ring >= self.bounds.spill_from {
+            // No more is added to the last row: it goes with those before it.
+            self.ids_last = None;
+            self.round = Some(Round { next: 0, ring_end: self.meta.ids_next });
+        }
+        let Round { next, ring_end } = self.round.as_mut()?;
+        let arrived = self.ids_in_ring.saturating_sub(self.bounds.spill_from) as u64;
+        let due = (SPILLED_ROWS * arrived / self.bounds.spill_within as u64).min(SPILLED_ROWS);
+        while *next < due {
+            *next += 1;
+            if self.ids.has_young(*next - 1) {
+                return Some(*next - 1);
+            }
+        }
+        if *next == SPILLED_ROWS {
+            let ring_end = *ring_end;
+            self.leave_ring_before(ring_end);
+            self.round = None;
+        }
+        None
+    }
+
+    /// Moves ids from memory to a spilled row, which is to be written then. It forgets those of events that would be too late by now.
+    pub fn spill(&mut self, row: &mut SpilledRow, now: i64) {
+        let before = row.len();
+        row.forget(self.ids_kept_from(now));
+        let ids = self.ids.take_young(row);
+        if !ids.is_empty() {
+            let received_by = row.groups.last().map_or(self.received_by, |last| last.received_by.max(self.received_by));
+            row.groups.push(SpilledGroup { received_by, ids });
+        }
+        self.note_spilled(row, before);
+    }
+
+    /// Whether no more is spilled until some are forgotten.
+    fn is_spilled_full(&self) -> bool {
+        self.meta.spilled >= self.bounds.spilled_max as u64
+    }
+
+    /// Some spilled rows to [`sweep`](Self::sweep), if no more can be spilled: they may have ids whose events would by now be too late.
+    pub fn to_sweep(&self, now: i64) -> Vec<u64> {
+        let rows = if self.is_spilled_full() { SWEPT_ROWS } else { 0 };
+        self.ids.spilled_before(self.ids_kept_from(now)).take(rows).collect()
+    }
+
+    /// Forgets what it can of a spilled row. Whether it has to be written.
+    pub fn sweep(&mut self, row: &mut SpilledRow, now: i64) -> bool {
+        let before = row.len();
+        row.forget(self.ids_kept_from(now));
+        self.note_spilled(row, before);
+        row.len() < before
+    }
+
+    fn note_spilled(&mut self, row: &SpilledRow, ids_before: usize) {
+        self.ids.note(row);
+        self.meta.spilled = self.meta.spilled.saturating_add(row.len() as u64).saturating_sub(ids_before as u64);
+    }
+
+    fn leave_ring_before(&mut self, end: u64) {
+        while let Some(row) = self.ids_rows.pop_front_if(|row| row.n < end) {
+            self.ids_in_ring -= row.ids;
+        }
+        self.meta.ids_first = self.meta.ids_first.max(end);
     }
 
     /// Makes frames of all that came since the last cut, which are the log's rows before `log_next`. `None` if nothing came.
@@ -223,6 +349,7 @@ impl Collector {
         let open = std::mem::take(&mut self.open);
         let mut frames = Vec::new();
         self.seal_split(open.cells.into_block(&self.cubes), open.counters, now, first_received_at, &mut frames);
+        self.received_by = self.received_by.max(open.last_received_at);
         let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
         self.meta.folded_through = log_next;
         self.meta.acked = acked.max(self.meta.base);
@@ -305,14 +432,16 @@ impl Collector {
         let mut row = last.unwrap_or_else(|| {
             let n = self.meta.ids_next;
             self.meta.ids_next += 1;
-            self.ids_rows.push_back((n, last_received_at));
+            self.ids_rows.push_back(RingRow { n, last_received_at, ids: 0 });
             IdsRow { n, first_received_at, last_received_at, ids: Vec::new() }
         });
+        self.ids_in_ring += ids.len();
         row.ids.extend(ids);
         row.ids.sort_unstable();
         row.last_received_at = last_received_at;
-        if let Some(entry) = self.ids_rows.back_mut() {
-            entry.1 = last_received_at;
+        if let Some(known) = self.ids_rows.back_mut() {
+            known.last_received_at = last_received_at;
+            known.ids = row.ids.len();
         }
         self.ids_last = Some(row.clone());
         Some(row)
@@ -330,7 +459,12 @@ impl Collector {
         keys
     }
 
-    fn apply_request(&mut self, request: &Request, now: i64) -> Outcome {
+    fn apply_request<E>(
+        &mut self,
+        request: &Request,
+        now: i64,
+        read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
+    ) -> Result<Outcome, E> {
         let client = &request.claims.client;
         let keys = self.keys_of(client);
         let minute_received = now.div_euclid(MINUTE_MS);
@@ -338,7 +472,7 @@ impl Collector {
         let mut outcome = Outcome::default();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         for (index, json) in request.events().enumerate() {
-            match self.apply_event(request, keys, json, now, &mut counts) {
+            match self.apply_event(request, keys, json, now, &mut counts, read)? {
                 Ok(Reason::Duplicate) => {
                     outcome.duplicates += 1;
                     *counts.entry(Reason::Duplicate).or_default() += 1;
@@ -356,21 +490,25 @@ impl Collector {
         for (reason, n) in counts {
             self.open.count(client, reason, minute_received, n);
         }
-        outcome
+        Ok(outcome)
     }
 
     /// Counts one event: accepted, or a duplicate.
-    fn apply_event(
+    fn apply_event<E>(
         &mut self,
         request: &Request,
         keys: Keys,
         json: &str,
         now: i64,
         counts: &mut BTreeMap<Reason, u64>,
-    ) -> Result<Reason, Rejection> {
-        let event = Event::read(json)?;
+        read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
+    ) -> Result<Result<Reason, Rejection>, E> {
+        let event = match Event::read(json) {
+            Ok(event) => event,
+            Err(rejection) => return Ok(Err(rejection)),
+        };
         let claims = &request.claims;
-        let reject = |reason| Err((Some(event.event_id.to_string()), reason));
+        let reject = |reason| Ok(Err((Some(event.event_id.to_string()), reason)));
         let foreign = event.client_id.as_ref().is_some_and(|client| client != claims.client.as_str());
         if foreign && !claims.ignore_foreign_client {
             return reject(Reason::ClientMismatch);
@@ -383,8 +521,8 @@ impl Collector {
             at += skew;
         }
         let id = hash(keys.event_id, &[event.event_id.as_bytes()]);
-        if self.ids.contains(id) {
-            return Ok(Reason::Duplicate);
+        if self.ids.contains(id, read)? {
+            return Ok(Ok(Reason::Duplicate));
         }
         if at - now > FUTURE_MS {
             return reject(Reason::Future);
@@ -401,7 +539,7 @@ impl Collector {
         let user = identity(&event, request, keys.identity, at);
         let filling = Filling { cubes: &self.cubes, key: keys.event_id };
         self.open.add(filling, request, &event, minute, Coupon::of(user), counts);
-        Ok(Reason::Accepted)
+        Ok(Ok(Reason::Accepted))
     }
 }
 

@@ -3,7 +3,7 @@
 //! A host (the Durable Object of `edge/worker`, a test) reads a [`Request`] and hands it to a [`Shard`], which writes it to its log
 //! as a [`LogRow`], applies the row to the [`Collector`], and says the [`Outcome`]s. From time to time the shard cuts: it stores
 //! what the [`Cut`] holds in one transaction, and has the frames shipped, whose acks the [`Outbox`] judges. Rebuilding a collector
-//! from its [`Meta`], its [`IdsRow`]s and the log rows since the last cut gives the same collector.
+//! from its [`Meta`], its [`IdsRow`]s, its [`SpilledRow`]s and the log rows since the last cut gives the same collector.
 
 mod collector;
 mod event;
@@ -21,10 +21,11 @@ mod watching;
 
 pub use collector::{Collector, Cut, CutFrame, Outcome, Rejected};
 pub use hop::{HOP_HEADER, Hop};
+pub use ids::IdsBounds;
 pub use outbox::{Outbox, Verdict};
 pub use quota::{Capacity, HOT, OverQuota, request_cost};
 pub use reason::Reason;
 pub use request::{Claims, Device, Request, RequestError, Visitor};
-pub use rows::{IdsRow, LogRow, Meta};
+pub use rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
 pub use shard::Shard;
 pub use watching::Watching;

@@ -16,8 +16,24 @@ pub const SKEW_MS: i64 = 30_000;
 /// an hour more for clocks that were corrected differently.
 pub const IDS_KEPT_MS: i64 = LATENESS_MS + FUTURE_MS + 3_600_000;
 
-/// Ids of events that a shard remembers. A table of so many is 38 MB, 57 while it grows, of an isolate's 128.
-pub const IDS_MAX: usize = 3_500_000;
+/// Ids of events in the ring's rows, all of which are in memory.
+pub const IDS_RING_MAX: usize = 1_600_000;
+/// Tables that these are in.
+pub const IDS_TABLES: usize = 64;
+/// Ids in spilled rows at which no more is spilled: 25 h at 230 a second.
+pub const IDS_SPILLED_MAX: usize = 21_000_000;
+/// Ids in the ring at which a round begins that moves them to the spilled rows.
+pub const IDS_SPILL_FROM: usize = 1_100_000;
+/// Ids beyond that at which the round ends: its pace is that of those which come.
+pub const IDS_SPILL_WITHIN: usize = 400_000;
+/// Spilled rows, for good: each has the ids with one value of some bits.
+pub const SPILLED_ROWS: u64 = 2_048;
+/// Bits in memory for each spilled id. A filter of so many is right about an id that it doesn't have in 99.2 of 100 cases.
+pub const FILTER_BITS_PER_ID: usize = 10;
+/// Spilled rows that one cut writes at most: as many as the ids of the largest ask for.
+pub const SPILLED_ROWS_PER_CUT: usize = 512;
+/// Spilled rows that one cut sweeps at most.
+pub const SWEPT_ROWS: usize = 32;
 /// Ids of a row to which the next cut adds no more.
 pub const IDS_ROW_FULL: usize = 2_000;
 /// How long a row of ids is added to, in ms.
@@ -57,15 +73,26 @@ pub const MEASURE_NAMES_MAX: usize = 60;
 /// Clients whose derived keys are kept at hand.
 pub const KEYS_MAX: usize = 1_024;
 
-const _: () = assert!(IDS_MAX < (1 << 22) / 8 * 7, "a table of 2^22 slots holds them");
+// An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
+const CUT_IDS_MAX: usize = (CUT_BYTES + LOG_ROW_BYTES) / 40;
+const _: () = assert!(IDS_SPILL_FROM + IDS_SPILL_WITHIN + 2 * CUT_IDS_MAX <= IDS_RING_MAX, "a round ends in time");
+const _: () = assert!(CUT_IDS_MAX * SPILLED_ROWS as usize / IDS_SPILL_WITHIN <= SPILLED_ROWS_PER_CUT);
+// Ids differ from an even spread over tables by less than 1 % (1 sigma). A slot takes 9 bytes, and seven of eight are used.
+const _: () =
+    assert!(IDS_RING_MAX / IDS_TABLES <= 32_768 / 8 * 7 / 100 * 95, "tables of 32,768 slots hold the ring's ids");
+const _: () = assert!(
+    IDS_TABLES * 32_768 * 9 + IDS_SPILLED_MAX * FILTER_BITS_PER_ID / 8 <= 48_000_000,
+    "tables and filters are a part of the 128 MB of an isolate"
+);
+const _: () =
+    assert!(IDS_SPILLED_MAX / SPILLED_ROWS as usize * 8 * 10 <= 1_999_000, "a spilled row fits, however uneven");
 const _: () =
     assert!(LOG_ROW_BYTES < 1_999_000 && REQUEST_BYTES_MAX < 1_999_000, "a log row fits a row of the platform");
 const _: () = assert!(FRAME_BYTES_MAX <= 2_000_000, "a frame fits a row of the platform");
-// An event takes some 40 bytes at the least, so a cut's ids are at most as many as its bodies' bytes over 40.
-const _: () = assert!((IDS_ROW_FULL + 2 * (CUT_BYTES + LOG_ROW_BYTES) / 40) * 8 <= 2_000_000, "a row of ids fits, too");
+const _: () = assert!((IDS_ROW_FULL + 2 * CUT_IDS_MAX) * 8 <= 2_000_000, "a row of ids fits, too");
 const _: () = assert!(3_600 * 20 / CUT_ROWS < POOL_HELD_MAX, "an outbox holds an hour's cuts, be they of one client");
 const _: () = assert!(POOL_HELD_MAX + 2 * CUT_FRAMES_MAX < OUTBOX_FRAMES_MAX, "others have some room beside");
-const _: () = assert!(CUT_ROWS < LOG_ROWS_MAX && REQUEST_EVENTS_MAX < IDS_MAX);
+const _: () = assert!(CUT_ROWS < LOG_ROWS_MAX && REQUEST_EVENTS_MAX < IDS_RING_MAX);
 const _: () = assert!(
     MEASURE_NAMES_MAX * (DIGEST_IMAGE_BYTES_MAX + NAME_BYTES_MAX + 64) + 16_384 <= FRAME_BYTES_MAX,
     "a frame takes any one cell"

@@ -4,9 +4,12 @@ use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::frame::{CHAIN_START, Chain, Producer};
 use catchment_cells::limits::SHARD_BYTES_MAX;
 
+use crate::limits::SPILLED_ROWS;
 use crate::request::Request;
 
 const VERSION: u8 = 1;
+/// Of the state of a shard that has spilled.
+const VERSION_SPILLED: u8 = 2;
 /// The fewest bytes of an encoded request.
 const REQUEST_BYTES_MIN: usize = 14;
 
@@ -38,12 +41,33 @@ pub struct IdsRow {
     pub ids: Vec<u64>,
 }
 
+/// One of the spilled rows: the ids, of those that the ring has no room for, whose bits 40 and up are the row's number.
+///
+/// Bytes: `u8 version ‖ n × group`, a group as `i64 received_by ‖ uv n ‖ n × u64`, n at least 1, ids ascending. Groups don't descend
+/// by `received_by`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpilledRow {
+    /// Its number, below [`SPILLED_ROWS`].
+    pub n: u64,
+    /// What came with one round each, oldest first.
+    pub groups: Vec<SpilledGroup>,
+}
+
+/// Ids that were spilled together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SpilledGroup {
+    /// By when all of their events had been received, in ms.
+    pub received_by: i64,
+    /// Keyed hashes of the event_ids, ascending.
+    pub ids: Vec<u64>,
+}
+
 /// The one row that says how far a shard is. It is written with each cut.
 ///
 /// Frames are numbered from 1, for good; a frame's seq is its number less those of the producers before (`base`).
 ///
 /// Bytes: `u8 version ‖ u64 nonce ‖ str shard ‖ str home ‖ uv folded_through ‖ uv base ‖ uv next_frame ‖ chain[16] ‖ uv acked ‖
-/// uv ids_first ‖ uv ids_next ‖ uv parked`.
+/// uv ids_first ‖ uv ids_next ‖ uv parked`, and in version 2, of a shard that has spilled ids, `‖ uv spilled`, at least 1.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Meta {
     /// The shard, and the nonce of its storage.
@@ -66,6 +90,8 @@ pub struct Meta {
     pub ids_next: u64,
     /// Frames that were parked.
     pub parked: u64,
+    /// Ids in the spilled rows.
+    pub spilled: u64,
 }
 
 impl Meta {
@@ -82,6 +108,7 @@ impl Meta {
             ids_first: 0,
             ids_next: 0,
             parked: 0,
+            spilled: 0,
         }
     }
 }
@@ -128,18 +155,89 @@ impl IdsRow {
     pub fn decode(n: u64, bytes: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = versioned(bytes)?;
         let (first_received_at, last_received_at) = (reader.i64()?, reader.i64()?);
-        let mut ids = Vec::with_capacity(reader.remaining() / 8);
-        while reader.remaining() > 0 {
-            ids.push(reader.u64()?);
-        }
+        let n_ids = reader.remaining() / 8;
+        let ids = ascending(&mut reader, n_ids)?;
+        reader.finish()?;
         Ok(IdsRow { n, first_received_at, last_received_at, ids })
     }
+}
+
+impl SpilledRow {
+    /// Row `n` before anything was spilled there.
+    pub fn empty(n: u64) -> Self {
+        SpilledRow { n, groups: Vec::new() }
+    }
+
+    /// The number of the row that has an id.
+    pub fn of(id: u64) -> u64 {
+        (id >> 40) % SPILLED_ROWS
+    }
+
+    /// Its ids.
+    pub fn len(&self) -> usize {
+        self.groups.iter().map(|group| group.ids.len()).sum()
+    }
+
+    /// Whether it has none.
+    pub fn is_empty(&self) -> bool {
+        self.groups.is_empty()
+    }
+
+    /// Whether it has an id.
+    pub fn contains(&self, id: u64) -> bool {
+        self.groups.iter().any(|group| group.ids.binary_search(&id).is_ok())
+    }
+
+    /// Forgets the groups that were received before a time.
+    pub(crate) fn forget(&mut self, time: i64) {
+        self.groups.retain(|group| group.received_by >= time);
+    }
+
+    /// The row's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(1 + 13 * self.groups.len() + 8 * self.len());
+        out.push(VERSION);
+        for SpilledGroup { received_by, ids } in &self.groups {
+            out.extend_from_slice(&received_by.to_le_bytes());
+            put_uv(&mut out, ids.len() as u64);
+            for id in ids {
+                out.extend_from_slice(&id.to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads row `n`.
+    pub fn decode(n: u64, bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = versioned(bytes)?;
+        let mut row = SpilledRow::empty(n);
+        while reader.remaining() > 0 {
+            let received_by = reader.i64()?;
+            let n_ids = reader.count_some(8)?;
+            let ids = ascending(&mut reader, n_ids)?;
+            if row.groups.last().is_some_and(|last| last.received_by > received_by) {
+                return Err(DecodeError::Malformed("order of groups"));
+            }
+            if ids.iter().any(|&id| SpilledRow::of(id) != n) {
+                return Err(DecodeError::Malformed("id of another spilled row"));
+            }
+            row.groups.push(SpilledGroup { received_by, ids });
+        }
+        Ok(row)
+    }
+}
+
+/// So many ids, which ascend.
+fn ascending(reader: &mut Reader<'_>, n: usize) -> Result<Vec<u64>, DecodeError> {
+    let (ids, _) = reader.bytes(8 * n)?.as_chunks();
+    let ids: Vec<u64> = ids.iter().map(|&id| u64::from_le_bytes(id)).collect();
+    if ids.is_sorted_by(|one, next| one < next) { Ok(ids) } else { Err(DecodeError::Malformed("order of ids")) }
 }
 
 impl Meta {
     /// The row's bytes.
     pub fn encode(&self) -> Vec<u8> {
-        let mut out = vec![VERSION];
+        let mut out = vec![if self.spilled == 0 { VERSION } else { VERSION_SPILLED }];
         out.extend_from_slice(&self.producer.nonce().to_le_bytes());
         put_str(&mut out, self.producer.shard());
         put_str(&mut out, &self.home);
@@ -150,12 +248,19 @@ impl Meta {
         for number in [self.acked, self.ids_first, self.ids_next, self.parked] {
             put_uv(&mut out, number);
         }
+        if self.spilled > 0 {
+            put_uv(&mut out, self.spilled);
+        }
         out
     }
 
     /// Reads the row.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = versioned(bytes)?;
+        let mut reader = Reader::new(bytes);
+        let version = reader.u8()?;
+        if ![VERSION, VERSION_SPILLED].contains(&version) {
+            return Err(DecodeError::Version(version));
+        }
         let nonce = reader.u64()?;
         let producer = Producer::new(nonce, reader.str(SHARD_BYTES_MAX)?);
         let meta = Meta {
@@ -169,7 +274,11 @@ impl Meta {
             ids_first: reader.uv()?,
             ids_next: reader.uv()?,
             parked: reader.uv()?,
+            spilled: if version == VERSION { 0 } else { reader.uv()? },
         };
+        if version == VERSION_SPILLED && meta.spilled == 0 {
+            return Err(DecodeError::Malformed("state of a shard that has spilled nothing"));
+        }
         reader.finish()?;
         Ok(meta)
     }
@@ -180,5 +289,78 @@ fn versioned(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
     match reader.u8()? {
         VERSION => Ok(reader),
         version => Err(DecodeError::Version(version)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn group(received_by: i64, ids: &[u64]) -> SpilledGroup {
+        SpilledGroup { received_by, ids: ids.into() }
+    }
+
+    fn meta(spilled: u64) -> Meta {
+        Meta { spilled, ..Meta::new(Producer::new(7, "eu/pool/0").unwrap(), "eu") }
+    }
+
+    #[test]
+    fn a_spilled_row_has_these_bytes() {
+        let row = SpilledRow { n: 0, groups: vec![group(-2, &[1, 2 << 51]), group(3, &[0xff])] };
+        let mut expected = vec![1];
+        expected.extend_from_slice(&(-2i64).to_le_bytes());
+        expected.extend_from_slice(&[2, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 16, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
+        expected.extend_from_slice(&[0xff, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(row.encode(), expected);
+        assert_eq!(SpilledRow::decode(0, &expected), Ok(row));
+    }
+
+    #[test]
+    fn the_state_of_a_shard_that_has_spilled_is_of_version_2() {
+        let (before, after) = (meta(0).encode(), meta(300).encode());
+        assert_eq!((before[0], &after[0], &after[1..]), (1, &2, &[&before[1..], &[0xac, 2]].concat()[..]));
+        assert_eq!(Meta::decode(&after), Ok(meta(300)));
+        let none = [&[2], &before[1..], &[0]].concat();
+        assert!(matches!(Meta::decode(&none), Err(DecodeError::Malformed(_))));
+    }
+
+    #[test]
+    fn rows_whose_ids_are_not_in_order_are_refused() {
+        for (ids, fits) in [(&[][..], true), (&[1, 2], true), (&[2, 1], false), (&[1, 1], false)] {
+            let row = IdsRow { n: 7, first_received_at: 1, last_received_at: 2, ids: ids.into() };
+            assert_eq!(IdsRow::decode(7, &row.encode()).ok(), fits.then_some(row), "{ids:?}");
+        }
+        let in_row = |n: u64, id: u64| n << 40 | id;
+        for (n, groups, fits) in [
+            (0, vec![], true),
+            (9, vec![group(5, &[in_row(9, 1)]), group(5, &[in_row(9, 1)])], true),
+            (9, vec![group(5, &[in_row(9, 1)]), group(4, &[in_row(9, 2)])], false),
+            (9, vec![group(5, &[in_row(9, 2), in_row(9, 1)])], false),
+            (9, vec![group(5, &[in_row(8, 1)])], false),
+            (9, vec![group(5, &[])], false),
+        ] {
+            let row = SpilledRow { n, groups };
+            assert_eq!(SpilledRow::decode(n, &row.encode()).ok(), fits.then_some(row.clone()), "{row:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn rows_are_read_as_they_were_written(
+            mut times in prop::collection::vec(any::<i64>(), 0..5),
+            n in 0..SPILLED_ROWS,
+            ids in prop::collection::btree_set(any::<u64>(), 1..40),
+        ) {
+            times.sort_unstable();
+            let row = IdsRow { n, first_received_at: 1, last_received_at: 2, ids: ids.iter().copied().collect() };
+            prop_assert_eq!(IdsRow::decode(n, &row.encode()), Ok(row));
+            let ids: std::collections::BTreeSet<u64> =
+                ids.into_iter().map(|id| id & !((SPILLED_ROWS - 1) << 40) | n << 40).collect();
+            let ids: Vec<u64> = ids.into_iter().collect();
+            let row = SpilledRow { n, groups: times.into_iter().map(|time| group(time, &ids)).collect() };
+            prop_assert_eq!(SpilledRow::decode(n, &row.encode()), Ok(row));
+        }
     }
 }

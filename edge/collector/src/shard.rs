@@ -17,11 +17,14 @@ use thiserror::Error;
 
 use crate::collector::{Collector, Outcome};
 use crate::hop::Hop;
-use crate::limits::{LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POOL_HELD_MAX, POST_FRAMES_MAX};
+use crate::ids::IdsBounds;
+use crate::limits::{
+    LOG_ROW_BYTES, LOG_ROW_EVENTS, LOG_ROWS_MAX, PARKED_MAX, POOL_HELD_MAX, POST_FRAMES_MAX, SPILLED_ROWS_PER_CUT,
+};
 use crate::outbox::{Outbox, Verdict};
 use crate::quota::{Capacity, OverQuota, Quotas, request_cost};
 use crate::request::{Claims, Request, RequestError, Visitor};
-use crate::rows::{IdsRow, LogRow, Meta};
+use crate::rows::{IdsRow, LogRow, Meta, SpilledRow};
 use crate::watching::Watching;
 
 /// How long requests are collected for one commit, in ms, counted from the last commit: an idle shard commits at once.
@@ -58,7 +61,8 @@ pub trait Storage {
     fn put_meta(&self, meta: &Meta) -> Result<(), Self::Error>;
 
     /// Visits the rows of the log from number `from` on, ascending: one at a time is in memory.
-    fn read_log(&self, from: u64, visit: impl FnMut(u64, LogRow)) -> Result<(), Self::Error>;
+    fn read_log(&self, from: u64, visit: impl FnMut(u64, LogRow) -> Result<(), Self::Error>)
+    -> Result<(), Self::Error>;
 
     /// Writes row `n` of the log, over the one that lies the ring's size before it.
     fn put_log(&self, n: u64, row: &LogRow) -> Result<(), Self::Error>;
@@ -77,6 +81,12 @@ pub trait Storage {
 
     /// Writes a row of ids, over the one that lies the ring's size before it.
     fn put_ids(&self, row: &IdsRow) -> Result<(), Self::Error>;
+
+    /// The spilled row with a number, if there is one.
+    fn spilled(&self, n: u64) -> Result<Option<SpilledRow>, Self::Error>;
+
+    /// Writes a spilled row.
+    fn put_spilled(&self, row: &SpilledRow) -> Result<(), Self::Error>;
 
     /// Keeps the `n`-th frame that was parked, for good.
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), Self::Error>;
@@ -155,6 +165,10 @@ pub struct Health {
     pub parked: u64,
     /// The producer's nonce.
     pub nonce: u64,
+    /// Ids of events that are remembered in memory, and in spilled rows.
+    pub ids_in_memory: usize,
+    /// See `ids_in_memory`.
+    pub ids_spilled: u64,
     /// Clients that someone looks at.
     pub watched: usize,
     /// Clients that are led to shards of their own, or to more of them.
@@ -171,6 +185,18 @@ impl<S: Storage, R> Shard<S, R> {
         first: Option<(&Hop, u64)>,
         now: i64,
     ) -> Result<Option<Self>, S::Error> {
+        Shard::load_bounded(storage, secret, capacity, IdsBounds::default(), first, now)
+    }
+
+    /// As [`load`](Self::load), of a shard that remembers another number of ids.
+    pub fn load_bounded(
+        storage: S,
+        secret: &Secret,
+        capacity: Capacity,
+        ids: IdsBounds,
+        first: Option<(&Hop, u64)>,
+        now: i64,
+    ) -> Result<Option<Self>, S::Error> {
         let meta = match (storage.meta()?, first) {
             (Some(meta), _) => meta,
             (None, Some((hop, nonce))) => {
@@ -183,13 +209,15 @@ impl<S: Storage, R> Shard<S, R> {
             (None, None) => return Ok(None),
         };
         let mut collector = Collector::new(secret.clone(), meta.clone());
+        collector.bound_ids(ids);
         storage.read_ids(meta.ids_first, meta.ids_next, |row| collector.restore_ids(row))?;
         let mut log_next = meta.folded_through;
         let mut committed_at = 0;
         storage.read_log(meta.folded_through, |n, row| {
-            collector.apply(&row);
+            collector.apply_with(&row, &mut |n| read_spilled(&storage, n))?;
             log_next = n + 1;
             committed_at = row.received_at;
+            Ok(())
         })?;
         Ok(Some(Shard {
             outbox: Outbox::new(&meta),
@@ -302,7 +330,8 @@ impl<S: Storage, R> Shard<S, R> {
         self.committed_at = row.received_at;
         self.storage.put_log(self.log_next, &row)?;
         self.log_next += 1;
-        Ok(replies.into_iter().zip(self.collector.apply(&row)).collect())
+        let outcomes = self.collector.apply_with(&row, &mut |n| read_spilled(&self.storage, n))?;
+        Ok(replies.into_iter().zip(outcomes).collect())
     }
 
     /// Whether a cut is due for the size of what waits.
@@ -346,33 +375,54 @@ impl<S: Storage, R> Shard<S, R> {
             return Ok(());
         }
         self.last_cut_at = now;
-        self.forget_expired(now)?;
+        let before = self.meta().clone();
+        self.forget(now)?;
         let room = self.outbox.room(self.meta());
-        let Some(cut) = self.collector.cut(now, self.log_next, self.outbox.acked()) else { return Ok(()) };
-        if cut.frames.len() as u64 > room {
-            return Err(self.storage.broken(format!("a cut of {} frames", cut.frames.len())));
+        if let Some(cut) = self.collector.cut(now, self.log_next, self.outbox.acked()) {
+            if cut.frames.len() as u64 > room {
+                return Err(self.storage.broken(format!("a cut of {} frames", cut.frames.len())));
+            }
+            for frame in cut.frames {
+                self.storage.put_frame(frame.number, frame.bytes)?;
+                self.watching.on_cut(frame.number, frame.clients);
+            }
+            if let Some(row) = &cut.ids {
+                self.storage.put_ids(row)?;
+            }
         }
-        for frame in cut.frames {
-            self.storage.put_frame(frame.number, frame.bytes)?;
-            self.watching.on_cut(frame.number, frame.clients);
+        for _ in 0..SPILLED_ROWS_PER_CUT {
+            let Some(n) = self.collector.next_to_spill() else { break };
+            let mut row = read_spilled(&self.storage, n)?;
+            self.collector.spill(&mut row, now);
+            self.storage.put_spilled(&row)?;
         }
-        if let Some(row) = &cut.ids {
-            self.storage.put_ids(row)?;
-        }
-        self.storage.put_meta(&cut.meta)
+        self.put_changed_meta(&before)
     }
 
     /// Forgets the ids of events that would be too late by now.
     pub fn forget_expired(&mut self, now: i64) -> Result<(), S::Error> {
-        let backfill = is_backfill(self.meta().producer.shard());
-        let mut forgotten = false;
-        while let Some(n) = self.collector.expired_ids(now, backfill) {
+        let before = self.meta().clone();
+        self.forget(now)?;
+        self.put_changed_meta(&before)
+    }
+
+    fn forget(&mut self, now: i64) -> Result<(), S::Error> {
+        while let Some(n) = self.collector.expired_ids(now) {
             let row =
                 self.storage.ids(n)?.ok_or_else(|| self.storage.broken(format!("row {n} of ids is not there")))?;
             self.collector.forget(&row);
-            forgotten = true;
         }
-        if forgotten { self.storage.put_meta(self.meta()) } else { Ok(()) }
+        for n in self.collector.to_sweep(now) {
+            let mut row = read_spilled(&self.storage, n)?;
+            if self.collector.sweep(&mut row, now) {
+                self.storage.put_spilled(&row)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn put_changed_meta(&self, before: &Meta) -> Result<(), S::Error> {
+        if self.meta() == before { Ok(()) } else { self.storage.put_meta(self.meta()) }
     }
 
     /// The frames to send now, if any; none more until [`judge`](Self::judge) is told what became of them.
@@ -483,8 +533,14 @@ impl<S: Storage, R> Shard<S, R> {
             outbox_frames: meta.next_frame - 1 - self.outbox.acked(),
             parked: meta.parked,
             nonce: meta.producer.nonce(),
+            ids_in_memory: self.collector.ids_in_memory(),
+            ids_spilled: meta.spilled,
             watched: self.watching.clients().count(),
             promoted: self.quotas.promoted(now),
         }
     }
+}
+
+fn read_spilled<S: Storage>(storage: &S, n: u64) -> Result<SpilledRow, S::Error> {
+    Ok(storage.spilled(n)?.unwrap_or_else(|| SpilledRow::empty(n)))
 }

@@ -1,12 +1,13 @@
-//! A shard's tables: rings, written at slot = number mod size, so that nothing is ever deleted and all is bounded.
+//! A shard's tables: rings, written at slot = number mod size, and tables of so many rows for good, so that nothing is ever deleted and all
+//! is bounded.
 
 use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
 use catchment_cells::codec::DecodeError;
-use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX};
-use catchment_collector::{IdsRow, LogRow, Meta, shard};
+use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
+use catchment_collector::{IdsRow, LogRow, Meta, SpilledRow, shard};
 use thiserror::Error;
 use worker::js_sys::{Function, Reflect};
 use worker::wasm_bindgen::closure::Closure;
@@ -19,6 +20,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS log (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS outbox (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS ids (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS spilled (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS parked (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
 ";
 
@@ -140,10 +142,13 @@ impl shard::Storage for Storage {
         self.write("INSERT OR REPLACE INTO meta (slot, row) VALUES (0, ?)", vec![meta.encode().into()])
     }
 
-    fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), StorageError> {
+    fn read_log(
+        &self,
+        from: u64,
+        mut visit: impl FnMut(u64, LogRow) -> Result<(), StorageError>,
+    ) -> Result<(), StorageError> {
         self.visit("SELECT n, row FROM log WHERE n >= ? ORDER BY n", &[from], |n, bytes| {
-            visit(n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?);
-            Ok(())
+            visit(n, LogRow::decode(&bytes).map_err(|error| StorageError::Row("log", error))?)
         })
     }
 
@@ -174,6 +179,16 @@ impl shard::Storage for Storage {
 
     fn put_ids(&self, row: &IdsRow) -> Result<(), StorageError> {
         self.put("INSERT OR REPLACE INTO ids (slot, n, row) VALUES (?, ?, ?)", row.n, IDS_ROWS_MAX, row.encode())
+    }
+
+    fn spilled(&self, n: u64) -> Result<Option<SpilledRow>, StorageError> {
+        let row = self.read("SELECT n, row FROM spilled WHERE slot = ?", &[n])?;
+        row.map(|(n, bytes)| SpilledRow::decode(n, &bytes).map_err(|error| StorageError::Row("spilled", error)))
+            .transpose()
+    }
+
+    fn put_spilled(&self, row: &SpilledRow) -> Result<(), StorageError> {
+        self.put("INSERT OR REPLACE INTO spilled (slot, n, row) VALUES (?, ?, ?)", row.n, SPILLED_ROWS, row.encode())
     }
 
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {

@@ -4,7 +4,7 @@ use catchment_cells::ClientId;
 use catchment_cells::credential::Identity;
 use catchment_cells::frame::open;
 use catchment_cells::limits::{REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
-use catchment_collector::{Claims, Collector, Hop, IdsRow, LogRow, Meta, Request, RequestError, Visitor};
+use catchment_collector::{Claims, Collector, Hop, IdsRow, LogRow, Meta, Request, RequestError, SpilledRow, Visitor};
 
 use crate::hand::{self, SECRET};
 
@@ -76,10 +76,10 @@ pub(crate) fn hop(bytes: &[u8]) -> bool {
     true
 }
 
-/// Rows of a shard: `u8 which ‖ row`.
+/// Rows of a shard: `u8 which ‖ row`; before a spilled row its number.
 pub(crate) fn rows(bytes: &[u8]) -> bool {
     let Some((&which, row)) = bytes.split_first() else { return false };
-    match which % 3 {
+    match which % 4 {
         0 => {
             let Ok(mut read) = LogRow::decode(row) else { return false };
             assert_eq!(read.encode(), row);
@@ -94,9 +94,19 @@ pub(crate) fn rows(bytes: &[u8]) -> bool {
             collector.restore_ids(read);
             true
         }
-        _ => {
+        2 => {
             let Ok(read) = Meta::decode(row) else { return false };
             assert_eq!(read.encode(), row);
+            true
+        }
+        _ => {
+            let Some((&n, row)) = row.split_first() else { return false };
+            let Ok(mut read) = SpilledRow::decode(n.into(), row) else { return false };
+            assert_eq!(read.encode(), row);
+            assert!(read.groups.iter().flat_map(|group| &group.ids).all(|&id| read.contains(id)));
+            let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
+            collector.spill(&mut read, NOW);
+            assert_eq!(SpilledRow::decode(n.into(), &read.encode()), Ok(read));
             true
         }
     }

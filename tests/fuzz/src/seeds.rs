@@ -13,7 +13,7 @@ use catchment_cells::route::Placement;
 use catchment_cells::sum::Sum;
 use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{ClientId, Estimate};
-use catchment_collector::{Claims, Device, Hop, IdsRow, LogRow, Meta, Request, Visitor};
+use catchment_collector::{Claims, Device, Hop, IdsRow, LogRow, Meta, Request, SpilledGroup, SpilledRow, Visitor};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 
@@ -251,7 +251,12 @@ fn rows() -> Vec<Vec<u8>> {
     }
     let ids = IdsRow { n: 7, first_received_at: NOW, last_received_at: NOW + 1, ids: vec![1, 5, u64::MAX] };
     seeds.push([vec![1], ids.encode()].concat());
-    seeds.push([vec![2], Meta::new(hand::producer(), "eu").encode()].concat());
+    let meta = Meta::new(hand::producer(), "eu");
+    seeds.push([vec![2], meta.encode()].concat());
+    seeds.push([vec![2], Meta { spilled: 700, ..meta }.encode()].concat());
+    let group = |received_by| SpilledGroup { received_by, ids: vec![7 << 40, 7 << 40 | 5, 1 << 60 | 7 << 40] };
+    let spilled = SpilledRow { n: 7, groups: vec![group(NOW - 100_000_000), group(NOW)] };
+    seeds.push([vec![3, 7], spilled.encode()].concat());
     seeds
 }
 

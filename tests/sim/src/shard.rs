@@ -4,9 +4,9 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
 use catchment_cells::codec::DecodeError;
-use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX};
+use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
 use catchment_collector::shard::Storage;
-use catchment_collector::{IdsRow, LogRow, Meta, Shard};
+use catchment_collector::{IdsRow, LogRow, Meta, Shard, SpilledRow};
 
 use crate::disk::Disk;
 
@@ -20,15 +20,28 @@ const LOG: u8 = b'l';
 const OUTBOX: u8 = b'o';
 const IDS: u8 = b'i';
 const PARKED: u8 = b'p';
+const SPILLED: u8 = b's';
 
 /// A shard's tables: rings, as in the Durable Object.
 #[derive(Debug, Clone, Default)]
 pub struct Rows {
     disk: Rc<RefCell<Disk>>,
-    /// The next write fails.
+    /// The next write fails, or the next read of a spilled row.
     fails: Rc<Cell<bool>>,
+    used: Rc<Cell<Used>>,
     /// The next frame is damaged as it is written.
     damages: Rc<Cell<bool>>,
+}
+
+/// Rows that were written, and spilled rows that were read.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    /// All that were written.
+    pub written: u64,
+    /// Those of them that are spilled rows.
+    pub spilled: u64,
+    /// Spilled rows that were read.
+    pub spilled_read: u64,
 }
 
 /// Why storage can't be used.
@@ -46,7 +59,17 @@ impl Rows {
         &self.disk
     }
 
-    /// Has the next write fail, or no longer.
+    /// What was written and read.
+    pub fn used(&self) -> Used {
+        self.used.get()
+    }
+
+    /// Bytes of the spilled rows, and how many there are.
+    pub fn spilled_size(&self) -> (usize, usize) {
+        self.disk.borrow().size(SPILLED)
+    }
+
+    /// Has the next write fail, or the next read of a spilled row; or none any longer.
     pub fn set_fails(&self, fails: bool) {
         self.fails.set(fails);
     }
@@ -78,14 +101,27 @@ impl Rows {
     /// Whether each ring has at most its slots.
     pub fn is_bounded(&self) -> bool {
         let disk = self.disk.borrow();
-        let bounds = [(LOG, LOG_ROWS_MAX), (OUTBOX, OUTBOX_FRAMES_MAX), (IDS, IDS_ROWS_MAX), (PARKED, PARKED_MAX)];
-        bounds.into_iter().all(|(table, rows)| disk.size(table).1 as u64 <= rows)
+        let rings = [(LOG, LOG_ROWS_MAX), (OUTBOX, OUTBOX_FRAMES_MAX), (IDS, IDS_ROWS_MAX), (PARKED, PARKED_MAX)];
+        let bounds = rings.into_iter().chain([(SPILLED, SPILLED_ROWS)]);
+        { bounds }.all(|(table, rows)| disk.size(table).1 as u64 <= rows)
     }
 
-    fn put(&self, table: u8, n: u64, slots: u64, row: Vec<u8>) -> Result<(), RowsError> {
+    /// Notes a use, unless it is to fail.
+    fn note(&self, use_of: impl FnOnce(&mut Used)) -> Result<(), RowsError> {
         if self.fails.replace(false) {
             return Err(RowsError::Failed);
         }
+        let mut used = self.used.get();
+        use_of(&mut used);
+        self.used.set(used);
+        Ok(())
+    }
+
+    fn put(&self, table: u8, n: u64, slots: u64, row: Vec<u8>) -> Result<(), RowsError> {
+        self.note(|used| {
+            used.written += 1;
+            used.spilled += u64::from(table == SPILLED);
+        })?;
         if row.len() > 2_000_000 {
             return Err(RowsError::Broken(format!("a row of {} bytes", row.len())));
         }
@@ -134,16 +170,18 @@ impl Storage for Rows {
     }
 
     fn put_meta(&self, meta: &Meta) -> Result<(), RowsError> {
-        if self.fails.replace(false) {
-            return Err(RowsError::Failed);
-        }
+        self.note(|used| used.written += 1)?;
         self.disk.borrow_mut().put(META, &[], meta.encode());
         Ok(())
     }
 
-    fn read_log(&self, from: u64, mut visit: impl FnMut(u64, LogRow)) -> Result<(), RowsError> {
+    fn read_log(
+        &self,
+        from: u64,
+        mut visit: impl FnMut(u64, LogRow) -> Result<(), RowsError>,
+    ) -> Result<(), RowsError> {
         for (n, row) in self.rows(LOG, from, u64::MAX) {
-            visit(n, LogRow::decode(&row).map_err(unreadable)?);
+            visit(n, LogRow::decode(&row).map_err(unreadable)?)?;
         }
         Ok(())
     }
@@ -176,6 +214,15 @@ impl Storage for Rows {
 
     fn put_ids(&self, row: &IdsRow) -> Result<(), RowsError> {
         self.put(IDS, row.n, IDS_ROWS_MAX, row.encode())
+    }
+
+    fn spilled(&self, n: u64) -> Result<Option<SpilledRow>, RowsError> {
+        self.note(|used| used.spilled_read += 1)?;
+        self.row(SPILLED, n, SPILLED_ROWS).map(|row| SpilledRow::decode(n, &row).map_err(unreadable)).transpose()
+    }
+
+    fn put_spilled(&self, row: &SpilledRow) -> Result<(), RowsError> {
+        self.put(SPILLED, row.n, SPILLED_ROWS, row.encode())
     }
 
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), RowsError> {

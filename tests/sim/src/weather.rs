@@ -1,5 +1,7 @@
 //! What goes wrong in a run, chosen by its seed: some faults and not others, so that deep states are reached, too.
 
+use catchment_collector::IdsBounds;
+
 use crate::random::Random;
 
 /// How long a thing lasts, in ms.
@@ -39,6 +41,8 @@ pub struct Weather {
     pub memtable_bytes: usize,
     /// See `memtable_bytes`.
     pub log_bytes: u64,
+    /// How many ids a shard has in memory before it spills: few, so that it does.
+    pub ids: IdsBounds,
     /// Whether someone looks.
     pub watched: bool,
     /// How many events there are, and over how long.
@@ -91,6 +95,16 @@ impl Weather {
             give_up,
             memtable_bytes: random.pick(&[4_000, 40_000, 1 << 20]),
             log_bytes: random.pick(&[6_000, 60_000, 1 << 30]),
+            // The ring has room for all that a run has at the end of an outage. Who has spilled all that it may forgets what it can.
+            ids: match random.pick(&[0, 2, 8]) {
+                0 => IdsBounds::default(),
+                few => IdsBounds {
+                    ring_max: 200,
+                    spilled_max: if siege { usize::MAX } else { 10 },
+                    spill_from: few,
+                    spill_within: few,
+                },
+            },
             watched: random.below(2) == 0,
             events,
             span,

@@ -14,7 +14,7 @@ use catchment_cells::limits::FRAME_BYTES_MAX;
 use catchment_cells::route::{Epoch, PlacementMap, Region, Route, place};
 use catchment_cells::{Cell, ClientId, Secret};
 use catchment_collector::shard::Post;
-use catchment_collector::{Capacity, Claims, Hop, Outcome, Verdict, Visitor};
+use catchment_collector::{Capacity, Claims, Hop, IdsBounds, Outcome, Verdict, Visitor};
 
 use crate::aggregator::{Aggregator, Died};
 use crate::model::{self, Event, Tally};
@@ -627,9 +627,9 @@ impl World {
             return Ok(());
         }
         let first = request.then_some((&host.hop, nonce));
-        match Core::load(host.rows.clone(), &self.secret, CAPACITY, first, now) {
+        match Core::load_bounded(host.rows.clone(), &self.secret, CAPACITY, self.weather.ids, first, now) {
             Ok(core) => host.core = core,
-            Err(RowsError::Failed) => {}
+            Err(RowsError::Failed) => self.at(5_000, Next::Reload(shard)),
             Err(RowsError::Broken(what)) => return Err(format!("{}: {what}", host.hop.placement.shard)),
         }
         Ok(())
@@ -707,7 +707,11 @@ impl World {
         if self.shards[shard].core.is_none() {
             return Ok(());
         }
+        let looked_up = self.shards[shard].rows.used().spilled_read;
         let committed = self.transact(shard, |core| Ok((core.commit(now)?, core.is_cut_due())))?;
+        if self.shards[shard].rows.used().spilled_read > looked_up {
+            self.saw("spilled ids are looked up");
+        }
         let Some((outcomes, due)) = committed else {
             self.saw("a commit fails");
             return Ok(());
@@ -739,10 +743,17 @@ impl World {
         self.load_for(shard, false)?;
         let now = self.clock(shard);
         if self.shards[shard].core.as_ref().is_some_and(|core| core.cut_at(now).is_some_and(|at| at <= now)) {
-            let before = self.shards[shard].core.as_ref().map(|core| core.meta().ids_first);
+            let ids = |host: &ShardHost| host.core.as_ref().map(|core| (core.meta().ids_first, core.meta().spilled));
+            let before = ids(&self.shards[shard]);
             self.transact(shard, |core| core.cut(now))?;
-            if self.shards[shard].core.as_ref().map(|core| core.meta().ids_first) > before {
-                self.saw("ids are forgotten");
+            if let (Some((first, spilled)), Some((first_before, spilled_before))) = (ids(&self.shards[shard]), before) {
+                // A shard that never spills forgets what is no longer in its ring.
+                if first > first_before && self.weather.ids == IdsBounds::default() {
+                    self.saw("ids are forgotten");
+                }
+                if spilled < spilled_before {
+                    self.saw("spilled ids are forgotten");
+                }
             }
         }
         if self.shards[shard]
@@ -1024,6 +1035,9 @@ impl World {
             let shard = &self.shards[n];
             if !shard.rows.is_bounded() {
                 return Err("a ring has more rows than slots".into());
+            }
+            if shard.rows.used().spilled > 0 {
+                self.seen.entry("ids are spilled").and_modify(|n| *n += 1).or_insert(1);
             }
             for frame in shard.rows.parked() {
                 parked += 1;

@@ -6,7 +6,7 @@ use catchment_cells::frame::Producer;
 use catchment_cells::{ClientId, Secret};
 use catchment_collector::{Claims, Collector, LogRow, Meta, Request, Visitor};
 
-/// Shards that a site of 10 M events a day is spread over: each remembers the ids of 3.5 M at most.
+/// Shards that a site of 10 M events a day is spread over. Their ids stay in memory: they have no storage to spill to.
 pub const SHARDS: usize = 4;
 /// Events of a body.
 pub const BODY_EVENTS: usize = 500;

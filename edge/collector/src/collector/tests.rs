@@ -256,11 +256,14 @@ fn ids_expire_with_the_lateness_but_not_for_a_backfill() {
     collector.apply(&row(claims(false), NOW + day, &event(2, NOW + day)));
     let second = collector.cut(NOW + day, 2, 0).unwrap().ids.unwrap();
     assert_eq!((first.n, second.n), (0, 1));
-    assert_eq!(collector.expired_ids(NOW + IDS_KEPT_MS, false), None);
-    assert_eq!(collector.expired_ids(NOW + day, true), None);
-    assert_eq!(collector.expired_ids(NOW + day, false), Some(0));
+    assert_eq!(collector.expired_ids(NOW + IDS_KEPT_MS), None);
+    let mut backfill = Collector::new(secret(), Meta::new(Producer::new(7, "eu/backfill/shop").unwrap(), "eu"));
+    backfill.restore_ids(first.clone());
+    backfill.restore_ids(second);
+    assert_eq!(backfill.expired_ids(NOW + day), None);
+    assert_eq!(collector.expired_ids(NOW + day), Some(0));
     collector.forget(&first);
-    assert_eq!(collector.expired_ids(NOW + day, false), None);
+    assert_eq!(collector.expired_ids(NOW + day), None);
     let again = collector.apply(&row(claims(false), NOW + day, &event(1, NOW))).remove(0);
     assert_eq!(again.rejected[0].reason, "too_late");
 }
@@ -276,9 +279,9 @@ fn ids_that_the_log_was_applied_with_are_kept_until_it_is_cut() {
     // While the outbox is full, hours pass without a cut.
     let again = row(claims(false), NOW + 23 * hour, &event(1, NOW));
     assert_eq!(collector.apply(&again).remove(0).duplicates, 1);
-    assert_eq!(collector.expired_ids(NOW + 26 * hour, false), None);
+    assert_eq!(collector.expired_ids(NOW + 26 * hour), None);
     collector.cut(NOW + 26 * hour, 3, 0).unwrap();
-    assert_eq!(collector.expired_ids(NOW + 26 * hour, false), Some(0));
+    assert_eq!(collector.expired_ids(NOW + 26 * hour), Some(0));
 }
 
 #[test]
