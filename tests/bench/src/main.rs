@@ -8,6 +8,7 @@ mod figures;
 mod firehose;
 mod frames;
 mod http;
+mod ids;
 mod intake;
 mod live;
 mod load;
@@ -41,6 +42,8 @@ enum What {
     Cost(cost::Args),
     /// Events through the edge to the durable commit: at 1, 50 and 500 a request.
     Edge(edge::Args),
+    /// More events to one shard than it has ids of in memory.
+    Ids(ids::Args),
     /// Frames of 1, 50 and 5,000 events over the link to an aggregator, until they are synced.
     Ingest(intake::Args),
     /// The same frames by HTTP through a relay.
@@ -62,6 +65,7 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
         What::Collector(args) => collector::run(args).await,
         What::Cost(args) => cost::run(args).await,
         What::Edge(args) => edge::run(args).await,
+        What::Ids(args) => ids::run(args).await,
         What::Ingest(args) => intake::run(args, intake::Way::Link).await,
         What::Relay(args) => intake::run(args, intake::Way::Relay).await,
         What::Store(args) => store::run(args).await,
