@@ -15,6 +15,9 @@ const CRASH_POINTS: [&str; 2] = ["--features", "catchment-aggregator/crash-point
 /// Kills at random instants of a replay: in full, and every day.
 const KILLS: &str = "150";
 const KILLS_FAST: &str = "12";
+/// Seconds of an overload: in full, and every day.
+const OVERLOAD_S: &str = "60";
+const OVERLOAD_S_FAST: &str = "8";
 const NO_CHROMIUM: &str =
     "browser tests are skipped: Chromium is missing; `cargo xtask test --install` installs it by apt";
 
@@ -78,6 +81,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     let mut tests = cargo(runner);
     tests.args(builds::NATIVE).args(CRASH_POINTS);
     tests.env("CATCHMENT_KILLS", if fast { KILLS_FAST } else { KILLS });
+    tests.env("CATCHMENT_OVERLOAD_S", if fast { OVERLOAD_S_FAST } else { OVERLOAD_S });
     match env::var_os("CATCHMENT_PYTHON").map(Into::into).or_else(tools::python) {
         Some(python) => _ = tests.env("CATCHMENT_PYTHON", python),
         None => Step::say("python3 with venv is missing: the cross-check with Python's datasketches is skipped"),
