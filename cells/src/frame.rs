@@ -6,7 +6,7 @@ mod blocks;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
-pub use self::blocks::{CellsBlock, CountersBlock, CubeCells, Section};
+pub use self::blocks::{Cells, CellsBlock, CellsWriter, CountersBlock, CubeCells, Section};
 use crate::codec::{DecodeError, Reader, put_str8};
 use crate::limits::{BLOCK_BYTES_MAX, FRAME_BLOCKS_MAX, FRAME_BYTES_MAX, SHARD_BYTES_MAX};
 use crate::secret::{FrameKey, equal_in_constant_time, first16};
@@ -102,7 +102,7 @@ pub struct Address {
 
 /// A frame to be made.
 #[derive(Debug, Clone)]
-pub struct FrameDraft {
+pub struct FrameDraft<C = CellsBlock> {
     /// Who makes it.
     pub producer: Producer,
     /// The region it is for.
@@ -116,7 +116,7 @@ pub struct FrameDraft {
     /// When its first event was received, in ms.
     pub first_received_at: i64,
     /// The cells; an empty block is not written.
-    pub cells: CellsBlock,
+    pub cells: C,
     /// The counters; an empty block is not written.
     pub counters: CountersBlock,
 }
@@ -376,7 +376,7 @@ pub fn open<'a>(frame: &'a [u8], key: &FrameKey) -> Result<Opened<'a>, FrameErro
 }
 
 /// Makes a frame: the same draft makes the same bytes.
-pub fn seal(draft: &FrameDraft, key: &FrameKey) -> Result<Sealed, TooLarge> {
+pub fn seal<C: Cells>(draft: &FrameDraft<C>, key: &FrameKey) -> Result<Sealed, TooLarge> {
     let mut headers = Vec::new();
     let mut stored = Vec::new();
     for (kind, raw) in [(Kind::CELLS, draft.cells.encode()), (Kind::COUNTERS, draft.counters.encode())] {

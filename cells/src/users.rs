@@ -117,20 +117,8 @@ impl Users {
     /// Writes the set.
     pub fn encode(&self, out: &mut Vec<u8>) {
         match &self.0 {
-            Form::Coupons(coupons) => {
-                out.push(COUPONS);
-                put_uv(out, coupons.len() as u64);
-                // The least coupon that may follow.
-                let mut least = 0;
-                for coupon in coupons {
-                    put_uv(out, u64::from(coupon.bits() - least));
-                    least = coupon.bits().wrapping_add(1);
-                }
-            }
-            Form::Registers(registers) => {
-                out.push(REGISTER_IMAGE);
-                registers.pack(out);
-            }
+            Form::Coupons(coupons) => encode_coupons(coupons, out),
+            Form::Registers(registers) => encode_registers(registers, out),
         }
     }
 
@@ -179,6 +167,33 @@ impl Users {
             self.0 = Form::Registers(Registers::of(coupons));
         }
     }
+}
+
+/// Writes the set of these coupons, which it sorts.
+pub(crate) fn encode_all(coupons: &mut Vec<Coupon>, out: &mut Vec<u8>) {
+    coupons.sort_unstable();
+    coupons.dedup();
+    if coupons.len() > USERS_COUPONS_MAX {
+        encode_registers(&Registers::of(coupons), out);
+    } else {
+        encode_coupons(coupons, out);
+    }
+}
+
+fn encode_coupons(coupons: &[Coupon], out: &mut Vec<u8>) {
+    out.push(COUPONS);
+    put_uv(out, coupons.len() as u64);
+    // The least coupon that may follow.
+    let mut least = 0;
+    for coupon in coupons {
+        put_uv(out, u64::from(coupon.bits() - least));
+        least = coupon.bits().wrapping_add(1);
+    }
+}
+
+fn encode_registers(registers: &Registers, out: &mut Vec<u8>) {
+    out.push(REGISTER_IMAGE);
+    registers.pack(out);
 }
 
 #[cfg(test)]

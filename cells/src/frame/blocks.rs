@@ -3,11 +3,12 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::cell::Cell;
+use crate::cell::{Cell, Measure};
 use crate::client::ClientId;
 use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
 use crate::key::{Values, is_name};
 use crate::limits::{CLIENT_BYTES_MAX, CUBE_DIMENSIONS_MAX, MINUTE_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::users::{self, Coupon};
 
 /// The fewest bytes that a thing of each kind takes: what a count can at most claim.
 const SECTION_BYTES_MIN: usize = 4;
@@ -38,21 +39,103 @@ pub struct CubeCells {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CountersBlock(pub BTreeMap<ClientId, BTreeMap<Box<str>, BTreeMap<i64, u64>>>);
 
-impl CellsBlock {
+/// What a block of cells can be written from.
+pub trait Cells {
     /// The block's bytes; `None` if there is nothing in it.
-    pub(super) fn encode(&self) -> Option<Vec<u8>> {
+    fn encode(&self) -> Option<Vec<u8>>;
+}
+
+/// Writes a block of cells piece by piece, for whoever has them in the block's order without being a [`CellsBlock`]. Each piece says how
+/// many of the next smaller ones follow; texts are said by their places in their section's dictionary.
+#[derive(Debug, Default)]
+pub struct CellsWriter {
+    out: Vec<u8>,
+    last_minute: i64,
+}
+
+impl CellsWriter {
+    /// Begins a block.
+    pub fn new(sections: usize) -> Self {
+        let mut writer = CellsWriter::default();
+        writer.put(sections);
+        writer
+    }
+
+    /// Begins a client's section. The dictionary has all its texts, ascending, each once.
+    pub fn section(&mut self, client: &ClientId, dictionary: &[&str], cubes: usize) {
+        put_str(&mut self.out, client.as_str());
+        self.put(dictionary.len());
+        for text in dictionary {
+            put_str(&mut self.out, text);
+        }
+        self.put(cubes);
+    }
+
+    /// Begins a cube.
+    pub fn cube(&mut self, name: usize, dimensions: impl ExactSizeIterator<Item = usize>, buckets: usize) {
+        self.put(name);
+        self.put(dimensions.len());
+        for dimension in dimensions {
+            self.put(dimension);
+        }
+        self.put(buckets);
+        self.last_minute = 0;
+    }
+
+    /// Begins a minute's cells.
+    pub fn bucket(&mut self, minute: i64, cells: usize) {
+        put_iv(&mut self.out, minute - std::mem::replace(&mut self.last_minute, minute));
+        self.put(cells);
+    }
+
+    /// Writes the cell of these values: its events, the coupons of their users, and its measures by name.
+    pub fn cell(
+        &mut self,
+        values: impl Iterator<Item = Option<usize>>,
+        count: u64,
+        users: &mut Vec<Coupon>,
+        measures: &[(usize, Measure)],
+    ) {
+        self.values(values);
+        put_uv(&mut self.out, count);
+        users::encode_all(users, &mut self.out);
+        self.put(measures.len());
+        for (name, measure) in measures {
+            self.put(*name);
+            measure.encode(&mut self.out);
+        }
+    }
+
+    /// The block's bytes.
+    pub fn finish(self) -> Vec<u8> {
+        self.out
+    }
+
+    fn values(&mut self, values: impl Iterator<Item = Option<usize>>) {
+        for value in values {
+            self.put(value.map_or(0, |at| at + 1));
+        }
+    }
+
+    fn put(&mut self, number: usize) {
+        put_uv(&mut self.out, number as u64);
+    }
+}
+
+impl Cells for CellsBlock {
+    fn encode(&self) -> Option<Vec<u8>> {
         if self.0.is_empty() {
             return None;
         }
-        let mut out = Vec::new();
-        put_uv(&mut out, self.0.len() as u64);
+        let mut writer = CellsWriter::new(self.0.len());
         for (client, section) in &self.0 {
-            put_str(&mut out, client.as_str());
-            encode_section(section, &mut out);
+            write_section(client, section, &mut writer);
         }
-        Some(out)
+        Some(writer.finish())
     }
+}
 
+impl CellsBlock {
     pub(super) fn decode(raw: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(raw);
         let mut clients = BTreeMap::new();
@@ -124,31 +207,20 @@ impl CountersBlock {
     }
 }
 
-fn encode_section(section: &Section, out: &mut Vec<u8>) {
+fn write_section(client: &ClientId, section: &Section, writer: &mut CellsWriter) {
     let dictionary = Dictionary::of(section);
     let mut name_at = 0;
-    put_uv(out, dictionary.0.len() as u64);
-    for text in &dictionary.0 {
-        put_str(out, text);
-    }
-    put_uv(out, section.len() as u64);
+    writer.section(client, &dictionary.0, section.len());
     for (name, cube) in section {
-        put_uv(out, dictionary.index(name, &mut 0));
-        put_uv(out, cube.dimensions.len() as u64);
-        for dimension in &cube.dimensions {
-            put_uv(out, dictionary.index(dimension, &mut 0));
-        }
-        put_uv(out, cube.buckets.len() as u64);
-        let mut last = 0;
+        let dimensions = cube.dimensions.iter().map(|dimension| dictionary.index(dimension, &mut 0));
+        writer.cube(dictionary.index(name, &mut 0), dimensions, cube.buckets.len());
         for (minute, cells) in &cube.buckets {
-            put_iv(out, minute - std::mem::replace(&mut last, *minute));
-            put_uv(out, cells.len() as u64);
+            writer.bucket(*minute, cells.len());
             let mut at = vec![0; cube.dimensions.len()];
             for (values, cell) in cells {
-                for (value, at) in values.iter().zip(&mut at) {
-                    put_uv(out, value.as_ref().map_or(0, |value| dictionary.index(value, at) + 1));
-                }
-                cell.encode(out, |out, name| put_uv(out, dictionary.index(name, &mut name_at)));
+                let indexes = values.iter().zip(&mut at);
+                writer.values(indexes.map(|(value, at)| value.as_ref().map(|value| dictionary.index(value, at))));
+                cell.encode(&mut writer.out, |out, name| put_uv(out, dictionary.index(name, &mut name_at) as u64));
             }
         }
     }
@@ -183,11 +255,11 @@ impl<'a> Dictionary<'a> {
     }
 
     /// The place of a text, sought from where the last one was found: values ascend, and names repeat.
-    fn index(&self, text: &str, at: &mut usize) -> u64 {
+    fn index(&self, text: &str, at: &mut usize) -> usize {
         let texts = &self.0;
         let (mut from, mut to) = (0, texts.len());
         match texts.get(*at).map(|found| (*found).cmp(text)) {
-            Some(Ordering::Equal) => return *at as u64,
+            Some(Ordering::Equal) => return *at,
             Some(Ordering::Greater) => to = *at,
             Some(Ordering::Less) => {
                 from = *at + 1;
@@ -204,7 +276,7 @@ impl<'a> Dictionary<'a> {
         }
         let found = texts[from..to].binary_search(&text);
         *at = from + found.expect("the dictionary was made of all texts of this section");
-        *at as u64
+        *at
     }
 }
 

@@ -1,18 +1,14 @@
 //! The collector: log rows in, frames out.
 
-use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::hash::Hasher;
 
-use catchment_cells::cell::micros;
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
-    self, CHAIN_START, CellsBlock, CountersBlock, CubeCells, FrameDraft, FrameError, Producer, Sealed, TooLarge,
-    reseal, seal,
+    self, CHAIN_START, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
 };
-use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
 use catchment_cells::route::is_backfill;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
@@ -20,13 +16,13 @@ use catchment_cells::{ClientId, Secret};
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
-use crate::event::{Event, Rejection};
+use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
-    CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
-    KEYS_MAX, LATE_MS, LATENESS_MS, MEASURE_NAMES_MAX, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
+    CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
+    KEYS_MAX, LATE_MS, LATENESS_MS, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
 };
-use crate::open::OpenCells;
+use crate::open::{CutCells, Filling, OpenEvents, Taken};
 use crate::reason::Reason;
 use crate::request::{Device, Request};
 use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
@@ -40,7 +36,7 @@ pub struct Collector {
     secret: Secret,
     frame_key: FrameKey,
     meta: Meta,
-    cubes: Vec<Cube>,
+    filling: Filling,
     keys: HashMap<ClientId, Keys>,
     bounds: IdsBounds,
     ids: Ids,
@@ -77,10 +73,8 @@ struct Round {
 /// What came since the last cut.
 #[derive(Debug, Default)]
 struct Open {
-    cells: OpenCells,
+    events: OpenEvents,
     counters: CountersBlock,
-    /// Names of measures, by client.
-    names: BTreeMap<ClientId, BTreeSet<Box<str>>>,
     ids: Vec<u64>,
     counter_count: usize,
     rows: u64,
@@ -94,13 +88,6 @@ struct Open {
 struct Keys {
     identity: [u8; 16],
     event_id: [u8; 16],
-}
-
-/// The cubes that a client's events fill, and the key of the hash by which their cells are found.
-#[derive(Debug, Clone, Copy)]
-struct Filling<'a> {
-    cubes: &'a [Cube],
-    key: [u8; 16],
 }
 
 /// What became of one request's events.
@@ -160,7 +147,7 @@ impl Collector {
             frame_key: secret.frame_key(&meta.producer),
             secret,
             meta,
-            cubes: cubes.to_vec(),
+            filling: Filling::of(cubes),
             keys: HashMap::new(),
             bounds: IdsBounds::default(),
             ids,
@@ -236,16 +223,16 @@ impl Collector {
         self.open.first_received_at
     }
 
-    /// The clients that have cells that wait.
+    /// The clients that have events that wait.
     pub fn clients(&self) -> impl Iterator<Item = &ClientId> {
-        self.open.names.keys()
+        self.open.events.clients()
     }
 
     /// Whether a cut is due for the size of what waits.
     pub fn is_cut_due(&self) -> bool {
         self.open.rows >= CUT_ROWS
-            || self.open.body_bytes >= CUT_BYTES
-            || self.open.cells.len() >= CUT_CELLS
+            || self.open.body_bytes.max(self.open.events.text_bytes()) >= CUT_BYTES
+            || self.open.events.len() >= CUT_EVENTS
             || self.open.counter_count >= CUT_COUNTERS
     }
 
@@ -348,7 +335,8 @@ impl Collector {
         let first_received_at = self.open.first_received_at?;
         let open = std::mem::take(&mut self.open);
         let mut frames = Vec::new();
-        self.seal_split(open.cells.into_block(&self.cubes), open.counters, now, first_received_at, &mut frames);
+        let events = open.events.sort(&self.filling);
+        self.seal_split(events.cells(), open.counters, now, first_received_at, &mut frames);
         self.received_by = self.received_by.max(open.last_received_at);
         let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
         self.meta.folded_through = log_next;
@@ -381,13 +369,13 @@ impl Collector {
 
     fn seal_split(
         &mut self,
-        cells: CellsBlock,
+        cells: CutCells<'_>,
         counters: CountersBlock,
         now: i64,
         first_received_at: i64,
         frames: &mut Vec<CutFrame>,
     ) {
-        if cells.0.is_empty() && counters.0.is_empty() {
+        if cells.is_empty() && counters.0.is_empty() {
             return;
         }
         let draft = FrameDraft {
@@ -402,19 +390,18 @@ impl Collector {
         };
         match seal(&draft, &self.frame_key) {
             Ok(Sealed { bytes, chain }) => {
-                let clients = clients_of(draft.cells);
-                frames.push(CutFrame { number: self.meta.next_frame, bytes, clients });
+                frames.push(CutFrame { number: self.meta.next_frame, bytes, clients: draft.cells.clients() });
                 self.meta.next_frame += 1;
                 self.meta.chain = chain;
             }
             Err(TooLarge) => {
                 let FrameDraft { cells, counters, .. } = draft;
                 // One cell alone fits a frame (an assertion of the limits), and one counter does, so this ends.
-                for cells in halves_of_cells(cells) {
+                for cells in cells.halves() {
                     self.seal_split(cells, CountersBlock::default(), now, first_received_at, frames);
                 }
                 for counters in halves_of_counters(counters) {
-                    self.seal_split(CellsBlock::default(), counters, now, first_received_at, frames);
+                    self.seal_split(CutCells::default(), counters, now, first_received_at, frames);
                 }
             }
         }
@@ -509,7 +496,7 @@ impl Collector {
         };
         let claims = &request.claims;
         let reject = |reason| Ok(Err((Some(event.event_id.to_string()), reason)));
-        let foreign = event.client_id.as_ref().is_some_and(|client| client != claims.client.as_str());
+        let foreign = event.text(Field::ClientId).is_some_and(|client| client != claims.client.as_str());
         if foreign && !claims.ignore_foreign_client {
             return reject(Reason::ClientMismatch);
         }
@@ -537,8 +524,13 @@ impl Collector {
         self.ids.insert(id);
         self.open.ids.push(id);
         let user = identity(&event, request, keys.identity, at);
-        let filling = Filling { cubes: &self.cubes, key: keys.event_id };
-        self.open.add(filling, request, &event, minute, Coupon::of(user), counts);
+        if event.measures_left > 0 {
+            *counts.entry(Reason::MeasuresOverLimit).or_default() += event.measures_left;
+        }
+        let (client, key, user) = (&claims.client, keys.event_id, Coupon::of(user));
+        let taken = Taken { client, key, minute, user, measures: &event.measures };
+        let value = |field| value(&event, request, field);
+        self.open.events.add(&self.filling, taken, value, |reason, n| *counts.entry(reason).or_default() += n);
         Ok(Ok(Reason::Accepted))
     }
 }
@@ -549,95 +541,28 @@ impl Open {
         // At the most: the counter may have been there.
         self.counter_count += 1;
     }
-
-    /// Adds an event to the cells of its cubes.
-    fn add(
-        &mut self,
-        filling: Filling<'_>,
-        request: &Request,
-        event: &Event<'_>,
-        minute: i64,
-        user: Coupon,
-        counts: &mut BTreeMap<Reason, u64>,
-    ) {
-        let client = &request.claims.client;
-        let mut count = |reason, n| *counts.entry(reason).or_default() += n;
-        if event.measures_left > 0 {
-            count(Reason::MeasuresOverLimit, event.measures_left);
-        }
-        if !self.names.contains_key(client) {
-            self.names.insert(client.clone(), BTreeSet::new());
-        }
-        let Some(names) = self.names.get_mut(client) else { return };
-        let mut measures = Vec::with_capacity(event.measures.len());
-        for (name, number) in &event.measures {
-            let Some(micros) = micros(*number) else {
-                count(Reason::MeasureOutOfRange, 1);
-                continue;
-            };
-            if !names.contains(&**name) {
-                if names.len() >= MEASURE_NAMES_MAX {
-                    count(Reason::MeasuresOverLimit, 1);
-                    continue;
-                }
-                names.insert(name.as_ref().into());
-            }
-            measures.push((&**name, micros));
-        }
-        for (n, cube) in filling.cubes.iter().enumerate() {
-            let mut values = [None; CUBE_DIMENSIONS_MAX];
-            let values = &mut values[..cube.dimensions.len().min(CUBE_DIMENSIONS_MAX)];
-            for (value, name) in values.iter_mut().zip(cube.dimensions) {
-                *value = dimension(event, request, name);
-            }
-            if !values.is_empty() && values.iter().all(Option::is_none) {
-                continue;
-            }
-            let cell = self.cells.cell(filling.key, client, n, minute, values);
-            cell.count += 1;
-            cell.users.insert(user);
-            for &(name, micros) in &measures {
-                cell.record(name, micros, cube.digest);
-            }
-        }
-    }
 }
 
-/// The value of a dimension; what the sender says goes before what its address and agent tell.
-fn dimension<'a>(event: &'a Event<'_>, request: &'a Request, name: &str) -> Option<&'a str> {
-    let told = !request.claims.backfill;
-    let field = match name {
-        "event_type" => return Some(&event.event_type),
-        "page" => &event.page,
-        "referrer" => &event.referrer,
-        "utm_source" => &event.utm_source,
-        "utm_campaign" => &event.utm_campaign,
-        "plan" => &event.plan,
-        "category" => &event.category,
-        "product" => &event.product,
-        "country" => match &event.country {
-            None if told => return request.visitor.country.as_ref().and_then(|code| str::from_utf8(code).ok()),
-            country => country,
-        },
-        "device" => match &event.device {
-            None if told => return request.visitor.device.map(Device::as_str),
-            device => device,
-        },
-        _ => return None,
-    };
-    field.as_deref()
+/// What a field counts as; what the sender says goes before what its address and agent tell.
+fn value<'a>(event: &'a Event<'_>, request: &'a Request, field: Field) -> Option<&'a str> {
+    let visitor = (!request.claims.backfill).then_some(&request.visitor);
+    event.text(field).or_else(|| match field {
+        Field::Country => visitor?.country.as_ref().and_then(|code| str::from_utf8(code).ok()),
+        Field::Device => visitor?.device.map(Device::as_str),
+        _ => None,
+    })
 }
 
 /// Whom the event's user is counted as: a keyed hash, so that nobody can choose registers.
 fn identity(event: &Event<'_>, request: &Request, key: [u8; 16], at: i64) -> u64 {
     let mode = request.claims.identity;
-    let given = |id: &Option<Cow<'_, str>>, tag: &[u8]| id.as_ref().map(|id| hash(key, &[tag, id.as_bytes()]));
-    let user = if mode == Identity::User { given(&event.user, b"u") } else { None };
+    let given = |field, tag: &[u8]| event.text(field).map(|id| hash(key, &[tag, id.as_bytes()]));
+    let user = if mode == Identity::User { given(Field::User, b"u") } else { None };
     let device = || {
         if mode == Identity::Daily {
             return None;
         }
-        given(&event.device_id, b"d").or_else(|| given(&event.session, b"s"))
+        given(Field::DeviceId, b"d").or_else(|| given(Field::Session, b"s"))
     };
     user.or_else(device).unwrap_or_else(|| {
         let day = at.div_euclid(DAY_MS);
@@ -651,42 +576,6 @@ fn hash(key: [u8; 16], parts: &[&[u8]]) -> u64 {
         hasher.write(part);
     }
     hasher.finish()
-}
-
-/// Cells of a client.
-fn cells_of(section: &BTreeMap<Box<str>, CubeCells>) -> usize {
-    section.values().flat_map(|cube| cube.buckets.values()).map(BTreeMap::len).sum()
-}
-
-/// The clients of a block, and first who has most of its cells.
-fn clients_of(cells: CellsBlock) -> Vec<ClientId> {
-    let most = cells.0.values().enumerate().max_by_key(|(_, section)| cells_of(section)).map_or(0, |(n, _)| n);
-    let mut clients: Vec<_> = cells.0.into_keys().collect();
-    if most > 0 {
-        clients.swap(0, most);
-    }
-    clients
-}
-
-/// Two blocks with half of the cells each.
-fn halves_of_cells(cells: CellsBlock) -> [CellsBlock; 2] {
-    let half = cells.0.values().map(cells_of).sum::<usize>() / 2;
-    let mut halves = [CellsBlock::default(), CellsBlock::default()];
-    let mut i = 0;
-    for (client, section) in cells.0 {
-        for (name, cube) in section {
-            for (minute, bucket) in cube.buckets {
-                for (values, cell) in bucket {
-                    let into = &mut halves[usize::from(i >= half)];
-                    let into = into.0.entry(client.clone()).or_default().entry(name.clone()).or_default();
-                    into.dimensions.clone_from(&cube.dimensions);
-                    into.buckets.entry(minute).or_default().insert(values, cell);
-                    i += 1;
-                }
-            }
-        }
-    }
-    halves
 }
 
 /// Two blocks with half of the counters each.

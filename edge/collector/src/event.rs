@@ -10,9 +10,9 @@ use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess
 
 use crate::reason::Reason;
 
-/// The fields of an event that are looked at, and where `Fields` keeps them.
+/// The fields of an event that are looked at, and where `Fields` keeps their texts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Field {
+pub(crate) enum Field {
     EventId,
     ClientId,
     EventType,
@@ -33,27 +33,54 @@ enum Field {
 
 const FIELDS: usize = Field::Product as usize + 1;
 
+/// The fields that an event may do without, in the order in which they are checked.
+const OPTIONAL: [Field; FIELDS - 4] = [
+    Field::User,
+    Field::DeviceId,
+    Field::Session,
+    Field::Page,
+    Field::Referrer,
+    Field::UtmSource,
+    Field::UtmCampaign,
+    Field::Country,
+    Field::Device,
+    Field::Plan,
+    Field::Category,
+    Field::Product,
+];
+
 impl Field {
     /// The field of a name, in snake_case or camelCase.
     fn of(name: &str) -> Option<Field> {
-        Some(match name {
-            "event_id" | "eventId" => Field::EventId,
-            "client_id" | "clientId" => Field::ClientId,
-            "event_type" | "eventType" => Field::EventType,
-            "timestamp" => Field::Timestamp,
-            "user_id" | "userId" => Field::User,
-            "device_id" | "deviceId" | "anonymous_id" | "anonymousId" => Field::DeviceId,
-            "session_id" | "sessionId" => Field::Session,
-            "page" | "page_id" | "pageId" => Field::Page,
-            "referrer" => Field::Referrer,
-            "utm_source" | "utmSource" => Field::UtmSource,
-            "utm_campaign" | "utmCampaign" => Field::UtmCampaign,
-            "country" => Field::Country,
-            "device" => Field::Device,
-            "plan" => Field::Plan,
-            "category" => Field::Category,
-            "product" | "product_id" | "productId" => Field::Product,
+        // As bytes: these are told apart by their length first.
+        Some(match name.as_bytes() {
+            b"event_id" | b"eventId" => Field::EventId,
+            b"client_id" | b"clientId" => Field::ClientId,
+            b"event_type" | b"eventType" => Field::EventType,
+            b"timestamp" => Field::Timestamp,
+            b"user_id" | b"userId" => Field::User,
+            b"device_id" | b"deviceId" | b"anonymous_id" | b"anonymousId" => Field::DeviceId,
+            b"session_id" | b"sessionId" => Field::Session,
+            b"page" | b"page_id" | b"pageId" => Field::Page,
+            b"referrer" => Field::Referrer,
+            b"utm_source" | b"utmSource" => Field::UtmSource,
+            b"utm_campaign" | b"utmCampaign" => Field::UtmCampaign,
+            b"country" => Field::Country,
+            b"device" => Field::Device,
+            b"plan" => Field::Plan,
+            b"category" => Field::Category,
+            b"product" | b"product_id" | b"productId" => Field::Product,
             _ => return None,
+        })
+    }
+
+    /// The field that a cube's dimension is read from.
+    pub(crate) fn of_dimension(name: &str) -> Option<Field> {
+        Field::of(name).filter(|field| {
+            !matches!(
+                field,
+                Field::EventId | Field::ClientId | Field::Timestamp | Field::User | Field::DeviceId | Field::Session
+            )
         })
     }
 
@@ -65,6 +92,10 @@ impl Field {
     /// Whether a number or a boolean may stand for the text.
     fn takes_scalars(self) -> bool {
         !matches!(self, Field::EventId | Field::ClientId | Field::EventType)
+    }
+
+    fn bit(self) -> u16 {
+        1 << self as u16
     }
 }
 
@@ -85,22 +116,9 @@ enum Scalar<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event<'a> {
     pub(crate) event_id: Cow<'a, str>,
-    pub(crate) client_id: Option<Cow<'a, str>>,
-    pub(crate) event_type: Cow<'a, str>,
     /// Its time by its sender's clock, in ms.
     pub(crate) timestamp_ms: i64,
-    pub(crate) user: Option<Cow<'a, str>>,
-    pub(crate) device_id: Option<Cow<'a, str>>,
-    pub(crate) session: Option<Cow<'a, str>>,
-    pub(crate) page: Option<Cow<'a, str>>,
-    pub(crate) referrer: Option<Cow<'a, str>>,
-    pub(crate) utm_source: Option<Cow<'a, str>>,
-    pub(crate) utm_campaign: Option<Cow<'a, str>>,
-    pub(crate) country: Option<Cow<'a, str>>,
-    pub(crate) device: Option<Cow<'a, str>>,
-    pub(crate) plan: Option<Cow<'a, str>>,
-    pub(crate) category: Option<Cow<'a, str>>,
-    pub(crate) product: Option<Cow<'a, str>>,
+    texts: [Option<Cow<'a, str>>; FIELDS],
     /// Numbers among the properties, in the order of their names: at most `MEASURES_PER_EVENT_MAX`.
     pub(crate) measures: Vec<(Cow<'a, str>, f64)>,
     /// Numbers beyond these.
@@ -113,84 +131,116 @@ pub(crate) type Rejection = (Option<String>, Reason);
 impl<'a> Event<'a> {
     /// Reads one JSON object.
     pub(crate) fn read(json: &'a str) -> Result<Self, Rejection> {
-        let mut fields: Fields<'a> = serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?;
-        let id = match &fields.values[Field::EventId as usize] {
-            Some(Scalar::Text(id)) => {
-                let end = id.floor_char_boundary(EVENT_ID_BYTES_MAX);
-                (!id.is_empty()).then(|| id[..end].to_owned())
-            }
-            _ => None,
-        };
-        Self::of(&mut fields).map_err(|reason| (id, reason))
+        Self::of(serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?)
     }
 
-    fn of(fields: &mut Fields<'a>) -> Result<Self, Reason> {
-        let event_id = fields.text(Field::EventId, EVENT_ID_BYTES_MAX, Reason::EventIdTooLong)?;
-        let event_id = event_id.ok_or(Reason::MissingEventId)?;
-        let timestamp_ms = fields.time()?;
-        let mut text = |field| fields.text(field, VALUE_BYTES_MAX, Reason::FieldTooLong);
-        let mut event = Event {
-            event_id,
-            client_id: text(Field::ClientId)?,
-            event_type: text(Field::EventType)?.ok_or(Reason::MissingEventType)?,
-            timestamp_ms,
-            user: text(Field::User)?,
-            device_id: text(Field::DeviceId)?,
-            session: text(Field::Session)?,
-            page: text(Field::Page)?,
-            referrer: text(Field::Referrer)?,
-            utm_source: text(Field::UtmSource)?,
-            utm_campaign: text(Field::UtmCampaign)?,
-            country: text(Field::Country)?,
-            device: text(Field::Device)?,
-            plan: text(Field::Plan)?,
-            category: text(Field::Category)?,
-            product: text(Field::Product)?,
-            measures: std::mem::take(&mut fields.measures),
-            measures_left: 0,
-        };
-        // By name, so that which are left out doesn't hang on the order of the properties; a repeated name counts once,
-        // with its last value, as JSON readers do.
-        event.measures.reverse();
-        event.measures.sort_by(|a, b| a.0.cmp(&b.0));
-        event.measures.dedup_by(|later, kept| later.0 == kept.0);
-        let named = event.measures.len();
-        event.measures.retain(|(name, _)| is_name(name));
-        event.measures.truncate(MEASURES_PER_EVENT_MAX);
-        event.measures_left = (named - event.measures.len()) as u64;
-        Ok(event)
+    /// A field's text; never empty.
+    pub(crate) fn text(&self, field: Field) -> Option<&str> {
+        self.texts[field as usize].as_deref()
+    }
+
+    fn of(mut fields: Fields<'a>) -> Result<Self, Rejection> {
+        let checked = fields.check();
+        let event_id = fields.texts[Field::EventId as usize].take();
+        let timestamp_ms = checked.map_err(|reason| {
+            let id = event_id.as_ref().map(|id| id[..id.floor_char_boundary(EVENT_ID_BYTES_MAX)].to_owned());
+            (id, reason)
+        })?;
+        let Fields { texts, mut measures, .. } = fields;
+        let mut measures_left = 0;
+        if !measures.is_empty() {
+            // By name, so that which are left out doesn't hang on the order of the properties; a repeated name counts once,
+            // with its last value, as JSON readers do.
+            measures.reverse();
+            measures.sort_by(|a, b| a.0.cmp(&b.0));
+            measures.dedup_by(|later, kept| later.0 == kept.0);
+            let named = measures.len();
+            measures.retain(|(name, _)| is_name(name));
+            measures.truncate(MEASURES_PER_EVENT_MAX);
+            measures_left = (named - measures.len()) as u64;
+        }
+        // `check` has seen the id.
+        Ok(Event { event_id: event_id.unwrap_or_default(), timestamp_ms, texts, measures, measures_left })
     }
 }
 
 /// What stands in an event's JSON.
-#[derive(Debug)]
+#[derive(Debug, PartialEq)]
 struct Fields<'a> {
-    values: [Option<Scalar<'a>>; FIELDS],
-    /// The same fields, where they stood among the properties.
-    lifted: [Option<Scalar<'a>>; FIELDS],
+    /// None of them is empty.
+    texts: [Option<Cow<'a, str>>; FIELDS],
+    /// The fields whose text stood among the properties, where it yields to one of the event itself.
+    lifted: u16,
+    /// The fields that have a value that can't be one.
+    wrong: u16,
+    time: Scalar<'a>,
     measures: Vec<(Cow<'a, str>, f64)>,
 }
 
 impl<'a> Fields<'a> {
-    /// A field's text; empty counts as absent.
-    fn text(&mut self, field: Field, bytes_max: usize, too_long: Reason) -> Result<Option<Cow<'a, str>>, Reason> {
-        let direct = match self.values[field as usize].take() {
-            None | Some(Scalar::Null) => None,
-            Some(Scalar::Text(text)) => Some(text).filter(|text| !text.is_empty()),
-            Some(Scalar::Nested) => return Err(Reason::WrongType),
-            Some(_) if !field.takes_scalars() => return Err(Reason::WrongType),
-            Some(other) => other.into_text(),
-        };
-        let text = direct.or_else(|| self.lifted[field as usize].take().and_then(Scalar::into_text));
-        match text {
-            Some(text) if text.len() > bytes_max => Err(too_long),
-            text => Ok(text.filter(|text| !text.is_empty())),
+    fn new() -> Self {
+        Fields { texts: [const { None }; FIELDS], lifted: 0, wrong: 0, time: Scalar::Null, measures: Vec::new() }
+    }
+
+    /// Takes a value of the event itself. A field may have several spellings: the last value that isn't absent counts.
+    fn put(&mut self, field: Field, value: Scalar<'a>) {
+        if value.is_absent() {
+            return;
+        }
+        if field == Field::Timestamp {
+            self.time = value;
+            return;
+        }
+        let is_text = matches!(value, Scalar::Text(_));
+        let text = if is_text || field.takes_scalars() { value.into_text() } else { None };
+        self.wrong = if text.is_some() { self.wrong & !field.bit() } else { self.wrong | field.bit() };
+        self.lifted &= !field.bit();
+        self.texts[field as usize] = text;
+    }
+
+    /// Takes a value of the properties.
+    fn put_property(&mut self, name: Cow<'a, str>, value: Scalar<'a>) {
+        if let Some(field) = Field::of(&name).filter(|field| field.lifted()) {
+            let text = &mut self.texts[field as usize];
+            let yields = text.is_some() && self.lifted & field.bit() == 0;
+            if !value.is_absent() && !yields {
+                *text = value.into_text();
+                self.lifted |= field.bit();
+            }
+        } else if let Scalar::Number(number) = value {
+            self.measures.push((name, number));
+        } else if let Scalar::Integer(number) = value {
+            self.measures.push((name, number as f64));
         }
     }
 
-    /// The time: RFC 3339 text, or a number of seconds or milliseconds since 1970, told apart by size (10¹¹ ms is in 1973).
-    fn time(&mut self) -> Result<i64, Reason> {
-        self.values[Field::Timestamp as usize].take().unwrap_or(Scalar::Null).time()
+    /// Whether they make an event: its time, or the first reason why not.
+    fn check(&mut self) -> Result<i64, Reason> {
+        self.check_text(Field::EventId, EVENT_ID_BYTES_MAX, Reason::EventIdTooLong)?;
+        self.has(Field::EventId, Reason::MissingEventId)?;
+        let timestamp_ms = std::mem::replace(&mut self.time, Scalar::Null).time()?;
+        for field in [Field::ClientId, Field::EventType] {
+            self.check_text(field, VALUE_BYTES_MAX, Reason::FieldTooLong)?;
+        }
+        self.has(Field::EventType, Reason::MissingEventType)?;
+        for field in OPTIONAL {
+            self.check_text(field, VALUE_BYTES_MAX, Reason::FieldTooLong)?;
+        }
+        Ok(timestamp_ms)
+    }
+
+    fn check_text(&self, field: Field, bytes_max: usize, too_long: Reason) -> Result<(), Reason> {
+        if self.wrong & field.bit() != 0 {
+            return Err(Reason::WrongType);
+        }
+        match &self.texts[field as usize] {
+            Some(text) if text.len() > bytes_max => Err(too_long),
+            _ => Ok(()),
+        }
+    }
+
+    fn has(&self, field: Field, missing: Reason) -> Result<(), Reason> {
+        if self.texts[field as usize].is_some() { Ok(()) } else { Err(missing) }
     }
 }
 
@@ -243,11 +293,10 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
-                let mut fields =
-                    Fields { values: [const { None }; FIELDS], lifted: [const { None }; FIELDS], measures: Vec::new() };
+                let mut fields = Fields::new();
                 while let Some(Text(name)) = map.next_key()? {
                     match Field::of(&name) {
-                        Some(field) => put(&mut fields.values[field as usize], map.next_value()?),
+                        Some(field) => fields.put(field, map.next_value()?),
                         None if name == "properties" || name == "metadata" => {
                             map.next_value_seed(Properties(&mut fields))?;
                         }
@@ -260,13 +309,6 @@ impl<'de> Deserialize<'de> for Fields<'de> {
             }
         }
         deserializer.deserialize_map(Object)
-    }
-}
-
-/// A field may have several spellings: the last one that isn't absent counts.
-fn put<'a>(slot: &mut Option<Scalar<'a>>, value: Scalar<'a>) {
-    if slot.is_none() || !value.is_absent() {
-        *slot = Some(value);
     }
 }
 
@@ -290,14 +332,7 @@ impl<'de> Visitor<'de> for Properties<'_, 'de> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
         while let Some(Text(name)) = map.next_key()? {
-            let value: Scalar<'de> = map.next_value()?;
-            if let Some(field) = Field::of(&name).filter(|field| field.lifted()) {
-                put(&mut self.0.lifted[field as usize], value);
-            } else if let Scalar::Number(number) = value {
-                self.0.measures.push((name, number));
-            } else if let Scalar::Integer(number) = value {
-                self.0.measures.push((name, number as f64));
-            }
+            self.0.put_property(name, map.next_value()?);
         }
         Ok(())
     }

@@ -46,22 +46,22 @@ pub const LOG_ROWS_MAX: u64 = 512;
 /// Rows since the last cut at which the next one is due. At the 20 rows a second that there can be, an hour without a home is
 /// 161 cuts, which the outbox holds.
 pub const CUT_ROWS: u64 = 448;
-/// Bytes of bodies since the last cut at which the next one is due.
+/// Bytes of bodies, or of the texts they have, since the last cut at which the next one is due.
 pub const CUT_BYTES: usize = 1_000_000;
-/// Cells since the last cut at which the next one is due.
-pub const CUT_CELLS: usize = 5_000;
+/// Events since the last cut at which the next one is due.
+pub const CUT_EVENTS: usize = 5_000;
 /// Counters since the last cut at which the next one is due.
 pub const CUT_COUNTERS: usize = 5_000;
 /// Bytes of requests in one log row, unless one alone has more.
 pub const LOG_ROW_BYTES: usize = 1_000_000;
-/// Events in one log row: with up to ten cells each beside those of `CUT_CELLS`, some 20 MB at the most.
+/// Events in one log row. With those of `CUT_EVENTS`, of ten cells and eight measures each, a cut is some 15 MB before it is deflated.
 pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 
 /// Frames in the ring of the outbox.
 pub const OUTBOX_FRAMES_MAX: u64 = 256;
 /// Frames in a pool's outbox that may be mostly one client's. The rest is for others, who would be turned away with it.
 pub const POOL_HELD_MAX: u64 = OUTBOX_FRAMES_MAX / 4 * 3;
-/// Frames of one cut; the largest that could be made has nine.
+/// Frames of one cut; a test makes the largest that it knows.
 pub const CUT_FRAMES_MAX: u64 = 16;
 /// Frames in one POST.
 pub const POST_FRAMES_MAX: u64 = 64;

@@ -3,6 +3,7 @@ use catchment_cells::key::Values;
 use proptest::prelude::*;
 
 use super::*;
+use crate::limits::{CUT_FRAMES_MAX, LOG_ROW_EVENTS, MEASURE_NAMES_MAX};
 use crate::request::{Claims, Visitor};
 
 const NOW: i64 = 1_800_000_000_000;
@@ -219,6 +220,44 @@ fn a_cut_too_large_for_one_frame_becomes_several() {
 }
 
 #[test]
+fn the_largest_cut_has_no_more_frames_than_the_outbox_takes() {
+    let mut collector = collector();
+    let mut rows = 0;
+    while !collector.is_cut_due() {
+        // Of few bytes many that don't deflate: as many numbers as are taken, in a cell of each cube.
+        let events: Vec<String> = (0..LOG_ROW_EVENTS)
+            .map(|i| {
+                let number = |j: usize| {
+                    let at = [&(rows as u64).to_le_bytes()[..], &(i as u64).to_le_bytes(), &[j as u8]];
+                    hash([3; 16], &at)
+                };
+                let measures: Vec<String> = (0..8).map(|j| format!(r#""{j}":{}e9"#, number(j) % 9_000 + 1)).collect();
+                let dimensions = ["page", "country", "device", "plan", "referrer", "category", "product"];
+                let values: Vec<String> = dimensions.iter().map(|name| format!(r#""{name}":1{rows}{i}"#)).collect();
+                format!(
+                    r#"{{"event_id":"{rows}-{i}","event_type":"{i}","timestamp":{},"properties":{{{},{}}}}}"#,
+                    NOW - (number(9) % DAY_MS as u64) as i64,
+                    values.join(","),
+                    measures.join(",")
+                )
+            })
+            .collect();
+        // A row has a body of each of several senders.
+        let mut row = row(claims(false), NOW, &events[..LOG_ROW_EVENTS / 2].join("\n"));
+        row.requests.extend(self::row(claims(false), NOW, &events[LOG_ROW_EVENTS / 2..].join("\n")).requests);
+        assert_eq!(collector.apply(&row).iter().map(|outcome| outcome.accepted).sum::<u64>(), LOG_ROW_EVENTS as u64);
+        rows += 1;
+    }
+    let frames = collector.cut(NOW, rows, 0).unwrap().frames;
+    println!(
+        "{rows} rows, {} frames of {} bytes",
+        frames.len(),
+        frames.iter().map(|frame| frame.bytes.len()).sum::<usize>()
+    );
+    assert!(frames.len() as u64 <= CUT_FRAMES_MAX, "{}", frames.len());
+}
+
+#[test]
 fn counters_too_many_for_one_frame_become_several() {
     let mut collector = collector();
     for i in 0..CUT_COUNTERS as u64 * 2 {
@@ -236,7 +275,7 @@ fn counters_too_many_for_one_frame_become_several() {
     let mut counters = CountersBlock::default();
     (0..60_000).for_each(|i| counters.add(&ClientId::new(&long(i)).unwrap(), "late", MINUTE, i));
     let mut frames = Vec::new();
-    collector.seal_split(CellsBlock::default(), counters.clone(), NOW, NOW, &mut frames);
+    collector.seal_split(CutCells::default(), counters.clone(), NOW, NOW, &mut frames);
     assert!(frames.len() > 1);
     let first = frames[0].number;
     let [one, other] = halves_of_counters(counters.clone());
