@@ -495,7 +495,7 @@ impl Collector {
             Err(rejection) => return Ok(Err(rejection)),
         };
         let claims = &request.claims;
-        let reject = |reason| Ok(Err((Some(event.event_id.to_string()), reason)));
+        let reject = |reason| Ok(Err((Some(event.id().to_owned()), reason)));
         let foreign = event.text(Field::ClientId).is_some_and(|client| client != claims.client.as_str());
         if foreign && !claims.ignore_foreign_client {
             return reject(Reason::ClientMismatch);
@@ -507,7 +507,7 @@ impl Collector {
         {
             at += skew;
         }
-        let id = hash(keys.event_id, &[event.event_id.as_bytes()]);
+        let id = hash(keys.event_id, &[event.id().as_bytes()]);
         if self.ids.contains(id, read)? {
             return Ok(Ok(Reason::Duplicate));
         }
@@ -528,7 +528,7 @@ impl Collector {
             *counts.entry(Reason::MeasuresOverLimit).or_default() += event.measures_left;
         }
         let (client, key, user) = (&claims.client, keys.event_id, Coupon::of(user));
-        let taken = Taken { client, key, minute, user, measures: &event.measures };
+        let taken = Taken { client, key, minute, user, measures: event.measures() };
         let value = |field| value(&event, request, field);
         self.open.events.add(&self.filling, taken, value, |reason, n| *counts.entry(reason).or_default() += n);
         Ok(Ok(Reason::Accepted))

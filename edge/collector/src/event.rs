@@ -1,5 +1,7 @@
 //! One event: JSON to the fields that count.
 
+mod scan;
+
 use std::borrow::Cow;
 use std::fmt;
 
@@ -115,13 +117,10 @@ enum Scalar<'a> {
 /// An event that is well-formed, before anything is known of its time or its client.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Event<'a> {
-    pub(crate) event_id: Cow<'a, str>,
+    fields: Fields<'a>,
     /// Its time by its sender's clock, in ms.
     pub(crate) timestamp_ms: i64,
-    texts: [Option<Cow<'a, str>>; FIELDS],
-    /// Numbers among the properties, in the order of their names: at most `MEASURES_PER_EVENT_MAX`.
-    pub(crate) measures: Vec<(Cow<'a, str>, f64)>,
-    /// Numbers beyond these.
+    /// Numbers beyond those that are taken.
     pub(crate) measures_left: u64,
 }
 
@@ -131,41 +130,36 @@ pub(crate) type Rejection = (Option<String>, Reason);
 impl<'a> Event<'a> {
     /// Reads one JSON object.
     pub(crate) fn read(json: &'a str) -> Result<Self, Rejection> {
-        Self::of(serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?)
+        let mut event = Event { fields: Fields::new(), timestamp_ms: 0, measures_left: 0 };
+        if !scan::fields(json, &mut event.fields) {
+            event.fields = serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?;
+        }
+        event.timestamp_ms = event.fields.check().map_err(|reason| {
+            let id = event.text(Field::EventId);
+            (id.map(|id| id[..id.floor_char_boundary(EVENT_ID_BYTES_MAX)].to_owned()), reason)
+        })?;
+        event.measures_left = event.fields.settle_measures();
+        Ok(event)
+    }
+
+    /// Its id.
+    pub(crate) fn id(&self) -> &str {
+        self.text(Field::EventId).unwrap_or_default()
     }
 
     /// A field's text; never empty.
     pub(crate) fn text(&self, field: Field) -> Option<&str> {
-        self.texts[field as usize].as_deref()
+        self.fields.texts[field as usize].as_deref()
     }
 
-    fn of(mut fields: Fields<'a>) -> Result<Self, Rejection> {
-        let checked = fields.check();
-        let event_id = fields.texts[Field::EventId as usize].take();
-        let timestamp_ms = checked.map_err(|reason| {
-            let id = event_id.as_ref().map(|id| id[..id.floor_char_boundary(EVENT_ID_BYTES_MAX)].to_owned());
-            (id, reason)
-        })?;
-        let Fields { texts, mut measures, .. } = fields;
-        let mut measures_left = 0;
-        if !measures.is_empty() {
-            // By name, so that which are left out doesn't hang on the order of the properties; a repeated name counts once,
-            // with its last value, as JSON readers do.
-            measures.reverse();
-            measures.sort_by(|a, b| a.0.cmp(&b.0));
-            measures.dedup_by(|later, kept| later.0 == kept.0);
-            let named = measures.len();
-            measures.retain(|(name, _)| is_name(name));
-            measures.truncate(MEASURES_PER_EVENT_MAX);
-            measures_left = (named - measures.len()) as u64;
-        }
-        // `check` has seen the id.
-        Ok(Event { event_id: event_id.unwrap_or_default(), timestamp_ms, texts, measures, measures_left })
+    /// Numbers among the properties, in the order of their names: at most `MEASURES_PER_EVENT_MAX`.
+    pub(crate) fn measures(&self) -> &[(Cow<'a, str>, f64)] {
+        &self.fields.measures
     }
 }
 
 /// What stands in an event's JSON.
-#[derive(Debug, PartialEq)]
+#[derive(Debug, Clone, PartialEq)]
 struct Fields<'a> {
     /// None of them is empty.
     texts: [Option<Cow<'a, str>>; FIELDS],
@@ -215,10 +209,10 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether they make an event: its time, or the first reason why not.
-    fn check(&mut self) -> Result<i64, Reason> {
+    fn check(&self) -> Result<i64, Reason> {
         self.check_text(Field::EventId, EVENT_ID_BYTES_MAX, Reason::EventIdTooLong)?;
         self.has(Field::EventId, Reason::MissingEventId)?;
-        let timestamp_ms = std::mem::replace(&mut self.time, Scalar::Null).time()?;
+        let timestamp_ms = self.time.time()?;
         for field in [Field::ClientId, Field::EventType] {
             self.check_text(field, VALUE_BYTES_MAX, Reason::FieldTooLong)?;
         }
@@ -242,6 +236,20 @@ impl<'a> Fields<'a> {
     fn has(&self, field: Field, missing: Reason) -> Result<(), Reason> {
         if self.texts[field as usize].is_some() { Ok(()) } else { Err(missing) }
     }
+
+    /// Keeps the measures that are taken; says how many are left.
+    fn settle_measures(&mut self) -> u64 {
+        let measures = &mut self.measures;
+        // By name, so that which are left out doesn't hang on the order of the properties; a repeated name counts once, with its
+        // last value, as JSON readers do.
+        measures.reverse();
+        measures.sort_by(|a, b| a.0.cmp(&b.0));
+        measures.dedup_by(|later, kept| later.0 == kept.0);
+        let named = measures.len();
+        measures.retain(|(name, _)| is_name(name));
+        measures.truncate(MEASURES_PER_EVENT_MAX);
+        (named - measures.len()) as u64
+    }
 }
 
 /// Reads a time by itself: as an event's timestamp, but `None` for what is none.
@@ -254,7 +262,7 @@ impl<'a> Scalar<'a> {
         matches!(self, Scalar::Null) || matches!(self, Scalar::Text(text) if text.is_empty())
     }
 
-    fn time(self) -> Result<i64, Reason> {
+    fn time(&self) -> Result<i64, Reason> {
         let number = |value: f64| {
             let ms = if value.abs() < 1e11 { value * 1e3 } else { value };
             // jiff's range: the years -9999 to 9999.
@@ -265,8 +273,8 @@ impl<'a> Scalar<'a> {
             Scalar::Text(text) => {
                 text.parse::<Timestamp>().map(|time| time.as_millisecond()).map_err(|_| Reason::InvalidTimestamp)
             }
-            Scalar::Integer(value) => number(value as f64),
-            Scalar::Number(value) => number(value),
+            Scalar::Integer(value) => number(*value as f64),
+            Scalar::Number(value) => number(*value),
             Scalar::Null | Scalar::Bool(_) | Scalar::Nested => Err(Reason::WrongType),
         }
     }
@@ -443,3 +451,6 @@ impl<'de> Deserialize<'de> for Scalar<'de> {
         deserializer.deserialize_any(Any)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,14 +201,24 @@ impl Texts {
 
     /// The texts, ascending, and for each number its text's place among them.
     fn ascending(self) -> (Vec<Box<str>>, Vec<u32>) {
-        let mut numbered: Vec<(Box<str>, u32)> = self.texts.into_iter().zip(0..).collect();
+        // Most are told apart by what they begin with.
+        let mut numbered: Vec<(u64, Box<str>, u32)> =
+            self.texts.into_iter().zip(0..).map(|(text, number)| (beginning(&text), text, number)).collect();
         numbered.sort_unstable();
         let mut places = vec![0; numbered.len()];
-        for ((_, number), place) in numbered.iter().zip(0..) {
+        for ((_, _, number), place) in numbered.iter().zip(0..) {
             places[*number as usize] = place;
         }
-        (numbered.into_iter().map(|(text, _)| text).collect(), places)
+        (numbered.into_iter().map(|(_, text, _)| text).collect(), places)
     }
+}
+
+/// The first eight bytes, with zeros where there are fewer: what has a lesser beginning is the lesser text.
+fn beginning(text: &str) -> u64 {
+    let mut bytes = [0; 8];
+    let n = text.len().min(8);
+    bytes[..n].copy_from_slice(&text.as_bytes()[..n]);
+    u64::from_be_bytes(bytes)
 }
 
 impl SortedEvents {

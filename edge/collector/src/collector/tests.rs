@@ -222,13 +222,13 @@ fn a_cut_too_large_for_one_frame_becomes_several() {
 #[test]
 fn the_largest_cut_has_no_more_frames_than_the_outbox_takes() {
     let mut collector = collector();
-    let mut rows = 0;
+    let mut rows = 0u64;
     while !collector.is_cut_due() {
         // Of few bytes many that don't deflate: as many numbers as are taken, in a cell of each cube.
         let events: Vec<String> = (0..LOG_ROW_EVENTS)
             .map(|i| {
                 let number = |j: usize| {
-                    let at = [&(rows as u64).to_le_bytes()[..], &(i as u64).to_le_bytes(), &[j as u8]];
+                    let at = [&rows.to_le_bytes()[..], &(i as u64).to_le_bytes(), &[j as u8]];
                     hash([3; 16], &at)
                 };
                 let measures: Vec<String> = (0..8).map(|j| format!(r#""{j}":{}e9"#, number(j) % 9_000 + 1)).collect();
