@@ -168,20 +168,29 @@ impl<'a> Reader<'a> {
 
 /// Writes an unsigned varint.
 pub fn put_uv(out: &mut Vec<u8>, mut value: u64) {
-    while value >= 0x80 {
-        out.push(value as u8 | 0x80);
-        value >>= 7;
+    // Most are one byte; of others the room is asked for once.
+    if value < 0x80 {
+        out.push(value as u8);
+        return;
     }
-    out.push(value as u8);
+    let mut bytes = [0; 10];
+    let mut n = 0;
+    while value >= 0x80 {
+        bytes[n] = value as u8 | 0x80;
+        value >>= 7;
+        n += 1;
+    }
+    bytes[n] = value as u8;
+    out.extend_from_slice(&bytes[..=n]);
 }
 
 /// Writes an unsigned varint of up to 128 bits.
 pub fn put_uv128(out: &mut Vec<u8>, mut value: u128) {
-    while value >= 0x80 {
+    while value > u64::MAX.into() {
         out.push(value as u8 | 0x80);
         value >>= 7;
     }
-    out.push(value as u8);
+    put_uv(out, value as u64);
 }
 
 /// Writes a zigzag varint.

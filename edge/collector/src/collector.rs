@@ -22,7 +22,7 @@ use crate::limits::{
     CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
     KEYS_MAX, LATE_MS, LATENESS_MS, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
 };
-use crate::open::{CutCells, Filling, OpenEvents, Taken};
+use crate::open::{ClientEvents, CutCells, Filling, OpenEvents};
 use crate::reason::Reason;
 use crate::request::{Device, Request};
 use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
@@ -458,8 +458,9 @@ impl Collector {
         self.open.body_bytes += request.bytes();
         let mut outcome = Outcome::default();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
+        let mut events = self.open.events.take(client);
         for (index, json) in request.events().enumerate() {
-            match self.apply_event(request, keys, json, now, &mut counts, read)? {
+            match self.apply_event(request, keys, json, now, &mut events, &mut counts, read)? {
                 Ok(Reason::Duplicate) => {
                     outcome.duplicates += 1;
                     *counts.entry(Reason::Duplicate).or_default() += 1;
@@ -474,6 +475,7 @@ impl Collector {
                 }
             }
         }
+        self.open.events.put_back(client, events);
         for (reason, n) in counts {
             self.open.count(client, reason, minute_received, n);
         }
@@ -487,6 +489,7 @@ impl Collector {
         keys: Keys,
         json: &str,
         now: i64,
+        events: &mut ClientEvents,
         counts: &mut BTreeMap<Reason, u64>,
         read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
     ) -> Result<Result<Reason, Rejection>, E> {
@@ -527,10 +530,10 @@ impl Collector {
         if event.measures_left > 0 {
             *counts.entry(Reason::MeasuresOverLimit).or_default() += event.measures_left;
         }
-        let (client, key, user) = (&claims.client, keys.event_id, Coupon::of(user));
-        let taken = Taken { client, key, minute, user, measures: event.measures() };
         let value = |field| value(&event, request, field);
-        self.open.events.add(&self.filling, taken, value, |reason, n| *counts.entry(reason).or_default() += n);
+        let count = |reason, n| *counts.entry(reason).or_default() += n;
+        let filling = (&self.filling, keys.event_id);
+        events.add(filling, (minute, Coupon::of(user)), value, event.measures(), count);
         Ok(Ok(Reason::Accepted))
     }
 }

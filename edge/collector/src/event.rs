@@ -178,15 +178,27 @@ impl<'a> Fields<'a> {
 
     /// Takes a value of the event itself. A field may have several spellings: the last value that isn't absent counts.
     fn put(&mut self, field: Field, value: Scalar<'a>) {
-        if value.is_absent() {
+        match value {
+            Scalar::Null => {}
+            Scalar::Text(text) => self.put_text(field, text),
+            time if field == Field::Timestamp => self.time = time,
+            scalar if field.takes_scalars() => self.set(field, scalar.into_text()),
+            _ => self.set(field, None),
+        }
+    }
+
+    fn put_text(&mut self, field: Field, text: Cow<'a, str>) {
+        if text.is_empty() {
             return;
         }
-        if field == Field::Timestamp {
-            self.time = value;
-            return;
+        match field {
+            Field::Timestamp => self.time = Scalar::Text(text),
+            field => self.set(field, Some(text)),
         }
-        let is_text = matches!(value, Scalar::Text(_));
-        let text = if is_text || field.takes_scalars() { value.into_text() } else { None };
+    }
+
+    /// Sets a text, or that there is a value that can't be one.
+    fn set(&mut self, field: Field, text: Option<Cow<'a, str>>) {
         self.wrong = if text.is_some() { self.wrong & !field.bit() } else { self.wrong | field.bit() };
         self.lifted &= !field.bit();
         self.texts[field as usize] = text;

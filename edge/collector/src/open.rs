@@ -2,7 +2,6 @@
 //! together: what is taken until then is texts that are new, and some numbers an event.
 
 use std::borrow::Cow;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::ops::Range;
@@ -19,9 +18,6 @@ use crate::ids::AsItIs;
 use crate::limits::MEASURE_NAMES_MAX;
 use crate::reason::Reason;
 
-/// Different texts of one client in one cut: more than memory holds.
-const TEXTS_MAX: usize = u32::MAX as usize - 1;
-
 /// The cubes that events fill, and the columns that these need.
 #[derive(Debug, Clone)]
 pub(crate) struct Filling {
@@ -29,17 +25,6 @@ pub(crate) struct Filling {
     cubes: Vec<(Cube, Vec<usize>)>,
     /// The field of each dimension of any cube; `None` where events have no such field.
     columns: Vec<Option<Field>>,
-}
-
-/// What is counted of an event besides its values.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Taken<'a> {
-    pub(crate) client: &'a ClientId,
-    /// The client's secret one: nobody can choose texts that share a hash.
-    pub(crate) key: [u8; 16],
-    pub(crate) minute: i64,
-    pub(crate) user: Coupon,
-    pub(crate) measures: &'a [(Cow<'a, str>, f64)],
 }
 
 /// Events by client.
@@ -50,10 +35,12 @@ pub(crate) struct OpenEvents {
     text_bytes: usize,
 }
 
+/// One client's.
 #[derive(Debug, Default)]
-struct ClientEvents {
+pub(crate) struct ClientEvents {
     texts: Texts,
-    names: Texts,
+    /// Of measures.
+    names: Vec<Box<str>>,
     events: Vec<OpenEvent>,
     /// For each event its columns' values: 0 for none, else a text's number and 1.
     values: Vec<u32>,
@@ -74,7 +61,8 @@ struct OpenEvent {
 struct Texts {
     /// Hash → number. Where two texts share a hash, the later one has the next that is free.
     numbers: HashMap<u64, u32, BuildHasherDefault<AsItIs>>,
-    texts: Vec<Box<str>>,
+    all: String,
+    ends: Vec<u32>,
 }
 
 /// All events of a cut, in the order of a frame's cells.
@@ -85,11 +73,12 @@ pub(crate) struct SortedEvents(Vec<Section>);
 #[derive(Debug)]
 struct Section {
     client: ClientId,
-    /// Ascending, as are the names: the numbers of `of` are places in them.
-    texts: Vec<Box<str>>,
-    names: Vec<Box<str>>,
-    width: usize,
+    /// Its values and measures have ranks instead of numbers.
     of: ClientEvents,
+    /// By rank, the numbers of texts and names.
+    texts: Vec<u32>,
+    names: Vec<u32>,
+    width: usize,
     cubes: Vec<SortedCube>,
 }
 
@@ -142,36 +131,21 @@ impl OpenEvents {
         self.clients.keys()
     }
 
-    /// Adds an event; `value` is what a field of it counts as.
-    pub(crate) fn add<'v>(
-        &mut self,
-        filling: &Filling,
-        taken: Taken<'_>,
-        value: impl Fn(Field) -> Option<&'v str>,
-        mut count: impl FnMut(Reason, u64),
-    ) {
-        let Taken { client, key, minute, user, measures } = taken;
-        let of = match self.clients.get_mut(client) {
-            Some(of) => of,
-            None => self.clients.entry(client.clone()).or_default(),
-        };
-        for column in &filling.columns {
-            let text = column.and_then(&value);
-            let number = text.and_then(|text| of.texts.number(key, text, TEXTS_MAX, &mut self.text_bytes));
-            of.values.push(number.map_or(0, |number| number + 1));
+    /// Takes a client's events out, for more to be added. They are to be [put back](Self::put_back).
+    pub(crate) fn take(&mut self, client: &ClientId) -> ClientEvents {
+        let events = self.clients.remove(client).unwrap_or_default();
+        self.len -= events.events.len();
+        self.text_bytes -= events.texts.all.len();
+        events
+    }
+
+    /// Puts a client's events back.
+    pub(crate) fn put_back(&mut self, client: &ClientId, events: ClientEvents) {
+        if !events.events.is_empty() {
+            self.len += events.events.len();
+            self.text_bytes += events.texts.all.len();
+            self.clients.insert(client.clone(), events);
         }
-        let begin = of.measures.len() as u32;
-        for (name, number) in measures {
-            match micros(*number) {
-                None => count(Reason::MeasureOutOfRange, 1),
-                Some(micros) => match of.names.number(key, name, MEASURE_NAMES_MAX, &mut self.text_bytes) {
-                    None => count(Reason::MeasuresOverLimit, 1),
-                    Some(name) => of.measures.push((name, micros)),
-                },
-            }
-        }
-        of.events.push(OpenEvent { minute, user, measures: begin..of.measures.len() as u32 });
-        self.len += 1;
     }
 
     /// Brings the events of each cell together.
@@ -180,37 +154,88 @@ impl OpenEvents {
     }
 }
 
-impl Texts {
-    /// The number of a text; `None` if it is new and there are `max`.
-    fn number(&mut self, key: [u8; 16], text: &str, max: usize, bytes: &mut usize) -> Option<u32> {
-        let mut hash = SipHasher13::new_with_key(&key).hash(text.as_bytes());
-        loop {
-            match self.numbers.entry(hash) {
-                Entry::Occupied(number) if *self.texts[*number.get() as usize] == *text => return Some(*number.get()),
-                Entry::Occupied(_) => hash = hash.wrapping_add(1),
-                Entry::Vacant(_) if self.texts.len() >= max => return None,
-                Entry::Vacant(place) => {
-                    let number = *place.insert(self.texts.len() as u32);
-                    self.texts.push(text.into());
-                    *bytes += text.len();
-                    return Some(number);
-                }
+impl ClientEvents {
+    /// Adds an event; `value` is what a field of it counts as. The key is the client's secret one: nobody can choose texts that share
+    /// a hash.
+    pub(crate) fn add<'v>(
+        &mut self,
+        (filling, key): (&Filling, [u8; 16]),
+        (minute, user): (i64, Coupon),
+        value: impl Fn(Field) -> Option<&'v str>,
+        measures: &[(Cow<'_, str>, f64)],
+        mut count: impl FnMut(Reason, u64),
+    ) {
+        for column in &filling.columns {
+            let text = column.and_then(&value);
+            self.values.push(text.map_or(0, |text| self.texts.number(key, text) + 1));
+        }
+        let begin = self.measures.len() as u32;
+        for (name, number) in measures {
+            match micros(*number) {
+                None => count(Reason::MeasureOutOfRange, 1),
+                Some(micros) => match self.name(name) {
+                    None => count(Reason::MeasuresOverLimit, 1),
+                    Some(name) => self.measures.push((name, micros)),
+                },
             }
         }
+        self.events.push(OpenEvent { minute, user, measures: begin..self.measures.len() as u32 });
     }
 
-    /// The texts, ascending, and for each number its text's place among them.
-    fn ascending(self) -> (Vec<Box<str>>, Vec<u32>) {
-        // Most are told apart by what they begin with.
-        let mut numbered: Vec<(u64, Box<str>, u32)> =
-            self.texts.into_iter().zip(0..).map(|(text, number)| (beginning(&text), text, number)).collect();
-        numbered.sort_unstable();
-        let mut places = vec![0; numbered.len()];
-        for ((_, _, number), place) in numbered.iter().zip(0..) {
-            places[*number as usize] = place;
+    /// The number of a measure's name; `None` if there are too many others.
+    fn name(&mut self, name: &str) -> Option<u32> {
+        // There are few.
+        let known = self.names.iter().position(|known| **known == *name);
+        let number = known.unwrap_or(self.names.len());
+        if number >= MEASURE_NAMES_MAX {
+            return None;
         }
-        (numbered.into_iter().map(|(_, text, _)| text).collect(), places)
+        if known.is_none() {
+            self.names.push(name.into());
+        }
+        Some(number as u32)
     }
+}
+
+impl Texts {
+    /// The number of a text.
+    fn number(&mut self, key: [u8; 16], text: &str) -> u32 {
+        let mut hash = SipHasher13::new_with_key(&key).hash(text.as_bytes());
+        loop {
+            match self.numbers.get(&hash) {
+                Some(&number) if self.text(number) == text => return number,
+                Some(_) => hash = hash.wrapping_add(1),
+                None => break,
+            }
+        }
+        let number = self.ends.len() as u32;
+        self.numbers.insert(hash, number);
+        self.all.push_str(text);
+        self.ends.push(self.all.len() as u32);
+        number
+    }
+
+    fn text(&self, number: u32) -> &str {
+        let number = number as usize;
+        let start = if number == 0 { 0 } else { self.ends[number - 1] };
+        &self.all[start as usize..self.ends[number] as usize]
+    }
+
+    fn iter(&self) -> impl Iterator<Item = &str> {
+        (0..self.ends.len() as u32).map(|number| self.text(number))
+    }
+}
+
+/// The places of texts in ascending order, and for each place its rank.
+fn ranks<'a>(texts: impl Iterator<Item = &'a str>) -> (Vec<u32>, Vec<u32>) {
+    // Most are told apart by what they begin with.
+    let mut order: Vec<(u64, &str, u32)> = texts.zip(0..).map(|(text, place)| (beginning(text), text, place)).collect();
+    order.sort_unstable();
+    let mut ranks = vec![0; order.len()];
+    for ((_, _, place), rank) in order.iter().zip(0..) {
+        ranks[*place as usize] = rank;
+    }
+    (order.into_iter().map(|(_, _, place)| place).collect(), ranks)
 }
 
 /// The first eight bytes, with zeros where there are fewer: what has a lesser beginning is the lesser text.
@@ -231,20 +256,20 @@ impl SortedEvents {
 
 impl Section {
     fn of(client: ClientId, mut of: ClientEvents, filling: &Filling) -> Self {
-        let (texts, places) = std::mem::take(&mut of.texts).ascending();
+        let (texts, rank_of) = ranks(of.texts.iter());
         for value in of.values.iter_mut().filter(|value| **value > 0) {
-            *value = places[*value as usize - 1] + 1;
+            *value = rank_of[*value as usize - 1] + 1;
         }
-        let (names, places) = std::mem::take(&mut of.names).ascending();
+        let (names, rank_of) = ranks(of.names.iter().map(|name| &**name));
         for (name, _) in &mut of.measures {
-            *name = places[*name as usize];
+            *name = rank_of[*name as usize];
         }
         let mut minutes: Vec<i64> = of.events.iter().map(|event| event.minute).collect();
         minutes.sort_unstable();
         minutes.dedup();
         let minute_of: Vec<usize> =
             of.events.iter().map(|event| minutes.partition_point(|&minute| minute < event.minute)).collect();
-        let mut section = Section { client, texts, names, width: filling.columns.len(), of, cubes: Vec::new() };
+        let mut section = Section { client, of, texts, names, width: filling.columns.len(), cubes: Vec::new() };
         let mut sorter = Sorter::default();
         for (cube, columns) in &filling.cubes {
             let is_in =
@@ -256,14 +281,17 @@ impl Section {
             }
             sorter.sort_by(minutes.len(), |event| minute_of[event as usize]);
             let order = std::mem::take(&mut sorter.order);
-            let differs = |at: &usize| {
-                *at == 0 || {
-                    let [before, event] = [order[*at - 1], order[*at]];
-                    minute_of[before as usize] != minute_of[event as usize]
-                        || columns.iter().any(|&column| section.value(before, column) != section.value(event, column))
-                }
+            let differ = |before: u32, event: u32| {
+                minute_of[before as usize] != minute_of[event as usize]
+                    || columns.iter().any(|&column| section.value(before, column) != section.value(event, column))
             };
-            let cells = (0..order.len()).filter(differs).map(|at| at as u32).collect();
+            let mut cells: Vec<u32> = Vec::with_capacity(order.len());
+            cells.extend(order.first().map(|_| 0));
+            for (pair, at) in order.windows(2).zip(1..) {
+                if differ(pair[0], pair[1]) {
+                    cells.push(at);
+                }
+            }
             section.cubes.push(SortedCube { cube: *cube, columns: columns.clone(), order, cells });
         }
         section
@@ -274,6 +302,15 @@ impl Section {
         self.cubes.iter().map(|cube| cube.cells.len()).sum()
     }
 
+    fn texts(&self) -> impl Iterator<Item = &str> {
+        self.texts.iter().map(|&number| self.of.texts.text(number))
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|&number| &*self.of.names[number as usize])
+    }
+
+    /// 0 for none, else a text's rank and 1.
     fn value(&self, event: u32, column: usize) -> u32 {
         self.of.values[event as usize * self.width + column]
     }
@@ -384,28 +421,27 @@ impl<'a> Dictionary<'a> {
                 }
             }
         }
-        for (all, used) in [(&section.texts, &values), (&section.names, &names)] {
-            texts.extend(all.iter().zip(used).filter(|(_, used)| **used == 1).map(|(text, _)| &**text));
-        }
+        texts.extend(section.texts().zip(&values).filter(|(_, used)| **used == 1).map(|(text, _)| text));
+        texts.extend(section.names().zip(&names).filter(|(_, used)| **used == 1).map(|(name, _)| name));
         // The stable sort finds runs and merges them.
         texts.sort();
         texts.dedup();
         let mut dictionary = Dictionary { texts, values: Vec::new(), names: Vec::new() };
-        dictionary.values = dictionary.places(&section.texts);
-        dictionary.names = dictionary.places(&section.names);
+        dictionary.values = dictionary.places(section.texts());
+        dictionary.names = dictionary.places(section.names());
         dictionary
     }
 
     /// The places of ascending texts.
-    fn places(&self, texts: &[Box<str>]) -> Vec<usize> {
+    fn places<'t>(&self, texts: impl Iterator<Item = &'t str>) -> Vec<usize> {
         let mut at = 0;
-        let mut place = |text: &str| {
+        let place = |text: &str| {
             while self.texts.get(at).is_some_and(|known| *known < text) {
                 at += 1;
             }
             at
         };
-        texts.iter().map(|text| place(text)).collect()
+        texts.map(place).collect()
     }
 
     fn place(&self, text: &str) -> usize {

@@ -10,6 +10,8 @@ pub(super) fn fields<'a>(json: &'a str, fields: &mut Fields<'a>) -> bool {
     let mut scan = Scan { json, at: 0 };
     let read = scan.object(|scan, name| {
         match Field::of(name) {
+            // Most are texts, which take no detour.
+            Some(field) if scan.peek()? == b'"' => fields.put_text(field, Cow::Borrowed(scan.text()?)),
             Some(field) => fields.put(field, scan.scalar()?),
             None if (name == "properties" || name == "metadata") && scan.peek()? == b'{' => {
                 scan.object(|scan, name| {
