@@ -1,12 +1,17 @@
-//! The JSON that senders mostly write, in one pass: an object of texts without escapes, numbers and literals, and such an object as its
+//! The JSON that senders mostly write: an object on one line, of texts without escapes, numbers and literals, and such an object as its
 //! properties. What is none of that is left to serde_json, which also says what is no JSON: whatever is read here, it reads the same.
 
 use std::borrow::Cow;
+
+use memchr::memchr;
 
 use super::{Field, Fields, Scalar};
 
 /// Reads the fields of an event; `false` for what serde_json is to read instead.
 pub(super) fn fields<'a>(json: &'a str, fields: &mut Fields<'a>) -> bool {
+    if !is_plain(json.as_bytes()) {
+        return false;
+    }
     let mut scan = Scan { json, at: 0 };
     let read = scan.object(|scan, name| {
         match Field::of(name) {
@@ -36,7 +41,7 @@ impl<'a> Scan<'a> {
     fn peek(&mut self) -> Option<u8> {
         loop {
             match *self.json.as_bytes().get(self.at)? {
-                b' ' | b'\n' | b'\r' | b'\t' => self.at += 1,
+                b' ' => self.at += 1,
                 byte => return Some(byte),
             }
         }
@@ -70,13 +75,13 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A text without escapes.
+    /// A text: as there are no escapes, it ends with the next quote.
     fn text(&mut self) -> Option<&'a str> {
         self.expect(b'"')?;
-        let rest = &self.json[self.at..];
-        let end = plain_bytes(rest.as_bytes());
-        self.at += end + 1;
-        (*rest.as_bytes().get(end)? == b'"').then(|| &rest[..end])
+        let start = self.at;
+        let end = start + memchr(b'"', self.json.as_bytes().get(start..)?)?;
+        self.at = end + 1;
+        self.json.get(start..end)
     }
 
     fn scalar(&mut self) -> Option<Scalar<'a>> {
@@ -97,32 +102,34 @@ impl<'a> Scan<'a> {
     }
 
     fn number(&mut self) -> Option<Scalar<'a>> {
-        let rest = &self.json[self.at..];
-        let end = rest.bytes().position(|byte| !matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E'))?;
-        self.at += end;
-        let number = &rest[..end];
-        // So many digits fit an i64.
-        if end < 19 && !number.starts_with('0') && number.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Some(Scalar::Integer(number.bytes().fold(0, |n, digit| n * 10 + i64::from(digit - b'0'))));
+        let rest = &self.json.as_bytes()[self.at..];
+        let (mut digits, mut integer) = (0, 0i64);
+        while let Some(digit @ b'0'..=b'9') = rest.get(digits) {
+            integer = integer.wrapping_mul(10).wrapping_add(i64::from(digit - b'0'));
+            digits += 1;
         }
-        serde_json::from_str(number).ok()
+        // So many digits fit an i64.
+        let is_short = (1..19).contains(&digits) && (digits == 1 || rest[0] != b'0');
+        if is_short && !matches!(rest.get(digits), Some(b'.' | b'e' | b'E')) {
+            self.at += digits;
+            return Some(Scalar::Integer(integer));
+        }
+        let of_number = |byte: &u8| matches!(byte, b'0'..=b'9' | b'-' | b'+' | b'.' | b'e' | b'E');
+        let start = self.at;
+        self.at += rest.iter().take_while(|byte| of_number(byte)).count();
+        serde_json::from_str(self.json.get(start..self.at)?).ok()
     }
 }
 
-/// Bytes before the first that ends a text or may not stand in it: a quote, a backslash, a control character.
-fn plain_bytes(bytes: &[u8]) -> usize {
+/// Whether there are neither backslashes nor control characters, which may not stand in texts and are blanks elsewhere.
+fn is_plain(bytes: &[u8]) -> bool {
     const ONES: u64 = u64::MAX / 255;
     let (eights, rest) = bytes.as_chunks::<8>();
-    for (n, eight) in eights.iter().enumerate() {
-        let eight = u64::from_le_bytes(*eight);
-        // The high bit of each byte that is less than the other one, as far as the first; later ones may have been borrowed from.
-        let less = |bytes: u64, than: u8| bytes.wrapping_sub(ONES * u64::from(than)) & !bytes;
-        let is = |byte: u8| less(eight ^ (ONES * u64::from(byte)), 1);
-        let found = (less(eight, b' ') | is(b'"') | is(b'\\')) & (ONES * 0x80);
-        if found != 0 {
-            return 8 * n + found.trailing_zeros() as usize / 8;
-        }
-    }
-    let plain = rest.iter().take_while(|&&byte| byte >= b' ' && byte != b'"' && byte != b'\\').count();
-    8 * eights.len() + plain
+    // The high bit of a byte is set where it is less than the other one, or where a lower byte was, which it borrowed from.
+    let less = |bytes: u64, than: u8| bytes.wrapping_sub(ONES * u64::from(than)) & !bytes;
+    let odd = eights
+        .iter()
+        .map(|eight| u64::from_le_bytes(*eight))
+        .fold(0, |odd, eight| odd | less(eight, b' ') | less(eight ^ (ONES * u64::from(b'\\')), 1));
+    odd & (ONES * 0x80) == 0 && rest.iter().all(|&byte| byte >= b' ' && byte != b'\\')
 }

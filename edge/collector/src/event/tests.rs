@@ -55,11 +55,22 @@ proptest! {
 fn what_senders_write_is_scanned() {
     for json in [
         r#"{"event_id":"0","event_type":"page_view","timestamp":1717200000000,"user_id":"u8","page":"/p/7528","country":"EP","properties":{"duration_ms":61336}}"#,
-        "{ \"eventId\" : \"é\", \"timestamp\":\"2024-01-01T00:00:00Z\", \"metadata\": { }, \"n\": -0.5, \"page\": null, \"b\":true }\n",
+        "{ \"eventId\" : \"é\", \"timestamp\":\"2024-01-01T00:00:00Z\", \"metadata\": { }, \"n\": -0.5, \"page\": null, \"b\":true } ",
         "{}",
     ] {
         let mut fields = Fields::new();
         assert!(scan::fields(json, &mut fields), "{json}");
         assert_eq!(Some(fields), serde_json::from_str(json).ok(), "{json}");
+    }
+}
+
+#[test]
+fn a_control_character_or_an_escape_is_found_wherever_it_stands() {
+    for at in 0..20 {
+        for odd in ['\0', '\u{1f}', '\\', ' ', '!', '[', ']', '\u{7f}', 'é', '€'] {
+            let text: String = (0..20).map(|i| if i == at { odd } else { 'é' }).collect();
+            let json = format!("{{\"page\":\"{text}\"}}");
+            assert_eq!(scan::fields(&json, &mut Fields::new()), !matches!(odd, '\0' | '\u{1f}' | '\\'), "{json:?}");
+        }
     }
 }
