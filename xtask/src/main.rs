@@ -14,7 +14,8 @@ use steps::{Step, root};
 
 const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
-       cargo xtask bench collector|store|ids [--events N] [--json]
+       cargo xtask bench collector [--events N] [--times N] [--json]
+       cargo xtask bench store|ids [--events N] [--json]
        cargo xtask bench bytes|edge|pipeline|overload|live|cost [--seconds N] [--json]
        cargo xtask bench relay|ingest [--times N] [--json]
        cargo xtask build [--release]

@@ -1,6 +1,7 @@
 //! `bench collector`: the same page views counted by shards, natively and as Wasm, and rolled up by DuckDB, on one thread each.
 
-use std::path::{Path, PathBuf};
+use std::ffi::OsStr;
+use std::path::PathBuf;
 use std::process::Command;
 
 use catchment_harness::{Failure, Result, paths};
@@ -15,6 +16,9 @@ pub(crate) struct Args {
     /// Page views of one day.
     #[arg(long, default_value_t = 10_000_000, value_parser = clap::value_parser!(u64).range(1_000..=100_000_000))]
     events: u64,
+    /// Rounds in which everybody counts in turn; of each, the least CPU is told.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=20))]
+    times: u32,
 }
 
 /// The file of events; removed when dropped.
@@ -37,22 +41,34 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     output(Command::new(&native).arg("write").arg(&file.0).arg(args.events.to_string()))?;
     let bytes = std::fs::metadata(&file.0).map_err(Failure::at("the events"))?.len();
     figures.measured("ndjson_bytes", bytes as f64);
-    eprintln!("▸ count them natively: three cubes, then the default ones");
-    figures.adopt("native_", &output(Command::new(&native).arg("count").arg(&file.0))?)?;
-    figures.adopt("native_default_cubes_", &output(Command::new(&native).arg("count").arg(&file.0).arg("default"))?)?;
-    eprintln!("▸ count them as Wasm, in Node");
+    let native = |cubes: &str| command(native.as_os_str(), &["count".as_ref(), file.0.as_os_str(), cubes.as_ref()]);
     let script = root.join("tests/workload/run.mjs");
-    figures.adopt("wasm_", &output(Command::new("node").arg(&script).arg(&wasm).arg(&file.0))?)?;
-    let duckdb = std::env::var_os("CATCHMENT_DUCKDB_PYTHON").map(PathBuf::from);
+    let node = command("node".as_ref(), &[script.as_os_str(), wasm.as_os_str(), file.0.as_os_str()]);
+    let mut counters = vec![("native", native("three")), ("native_default_cubes", native("default")), ("wasm", node)];
+    let duckdb = std::env::var_os("CATCHMENT_DUCKDB_PYTHON");
     if let Some(python) = &duckdb {
-        eprintln!("▸ roll them up by DuckDB, on one thread");
-        let script: &Path = &root.join("tests/bench/duckdb_rollups.py");
-        figures.adopt("duckdb_", &output(Command::new(python).arg(script).arg(&file.0))?)?;
+        let script = root.join("tests/bench/duckdb_rollups.py");
+        let roll_up = |ids: &str| command(python, &[script.as_os_str(), file.0.as_os_str(), ids.as_ref()]);
+        counters.extend([("duckdb", roll_up("any")), ("duckdb_once", roll_up("once"))]);
     } else {
         eprintln!("  python3 with venv is missing: nothing is compared with DuckDB");
     }
+    let mut least: Vec<Option<(f64, String)>> = vec![None; counters.len()];
+    for round in 1..=args.times {
+        for ((who, command), least) in counters.iter_mut().zip(&mut least) {
+            eprintln!("▸ {who}, round {round}");
+            let told = output(command)?;
+            let cpu_s = Figures::of(&told)?.number("cpu_s").unwrap_or(f64::INFINITY);
+            if least.as_ref().is_none_or(|(least_s, _)| cpu_s < *least_s) {
+                *least = Some((cpu_s, told));
+            }
+        }
+    }
+    for ((who, _), (_, told)) in counters.iter().zip(least.into_iter().flatten()) {
+        figures.adopt(&format!("{who}_"), &told)?;
+    }
     let n = args.events as f64;
-    for who in ["native", "native_default_cubes", "wasm", "duckdb"] {
+    for (who, _) in &counters {
         if let Some(cpu_s) = figures.number(&format!("{who}_cpu_s")) {
             figures.measured(format!("{who}_events_per_cpu_s"), n / cpu_s);
         }
@@ -69,16 +85,24 @@ pub(crate) async fn run(args: Args) -> Result<bool> {
     }
     if duckdb.is_some() {
         for what in ["total_cells", "country_cells", "page_cells", "total_events", "country_events", "page_events"] {
-            let [ours, theirs] = ["native", "duckdb"].map(|who| figures.number(&format!("{who}_{what}")));
-            must(format!("{what}: {ours:?} here, {theirs:?} by DuckDB"), ours.is_some() && ours == theirs);
+            let all = ["native", "duckdb", "duckdb_once"].map(|who| figures.number(&format!("{who}_{what}")));
+            must(format!("{what}: {all:?} here and by DuckDB"), all[0].is_some() && all == [all[0]; 3]);
         }
     }
-    if let (Some(ours), Some(theirs)) = (figures.number("native_cpu_s"), figures.number("duckdb_cpu_s")) {
-        // Above 1, DuckDB takes more CPU.
-        figures.measured("ratio_to_duckdb", theirs / ours);
+    for (who, ratio) in [("duckdb", "ratio_to_duckdb"), ("duckdb_once", "once_ratio_to_duckdb")] {
+        if let [Some(ours), Some(theirs)] = ["native", who].map(|who| figures.number(&format!("{who}_cpu_s"))) {
+            // Above 1, DuckDB takes more CPU.
+            figures.measured(ratio, theirs / ours);
+        }
     }
     figures.print(args.json);
     Ok(ok)
+}
+
+fn command(program: &OsStr, args: &[&OsStr]) -> Command {
+    let mut command = Command::new(program);
+    command.args(args);
+    command
 }
 
 /// What a command prints; an error says what it complained of.

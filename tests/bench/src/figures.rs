@@ -44,6 +44,13 @@ impl Figures {
         figures
     }
 
+    /// What a program printed as one JSON object.
+    pub(crate) fn of(object: &str) -> Result<Figures> {
+        let mut figures = Figures(Vec::new());
+        figures.adopt("", object)?;
+        Ok(figures)
+    }
+
     /// Tells a text, or a count of what the name says.
     pub(crate) fn say(&mut self, name: impl Into<String>, value: impl Into<Value>) {
         self.0.push((name.into(), value.into()));

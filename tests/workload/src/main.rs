@@ -1,4 +1,4 @@
-//! `workload write FILE N`: N page views as NDJSON. `workload count FILE`: counts them as shards do, and prints what that took.
+//! `workload write FILE N`: N page views as NDJSON. `workload count FILE three|default`: counts them as shards do, and prints what that took.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -27,9 +27,9 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["write", file, n] => write(file, n.parse()?),
-        ["count", file] => count(file, false),
+        ["count", file, "three"] => count(file, false),
         ["count", file, "default"] => count(file, true),
-        _ => Err("usage: workload write FILE N | workload count FILE [default]".into()),
+        _ => Err("usage: workload write FILE N | workload count FILE three|default".into()),
     }
 }
 
