@@ -4,7 +4,9 @@ use catchment_cells::ClientId;
 use catchment_cells::credential::Identity;
 use catchment_cells::frame::open;
 use catchment_cells::limits::{REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
-use catchment_collector::{Claims, Collector, Hop, IdsRow, LogRow, Meta, Request, RequestError, SpilledRow, Visitor};
+use catchment_collector::{
+    Claims, Collector, Hop, IdsRow, LogRow, Meta, Outcome, Request, RequestError, SpilledRow, Visitor,
+};
 
 use crate::hand::{self, SECRET};
 
@@ -25,7 +27,22 @@ pub(crate) fn events(bytes: &[u8]) -> bool {
     let Some((&flags, body)) = bytes.split_first() else { return false };
     let Ok(request) = Request::read(claims(flags), Visitor::default(), body.to_vec()) else { return false };
     assert!(request.len() <= REQUEST_EVENTS_MAX);
+    // A blank that plain JSON hasn't changes nothing but who reads an event: serde_json, instead of the collector's scanner.
+    if let Ok(body) = str::from_utf8(body) {
+        let tabbed = format!("\n{body}").replace("\n{", "\n{\t").into_bytes();
+        if let Ok(tabbed) = Request::read(claims(flags), Visitor::default(), tabbed) {
+            assert_eq!(counted(&request), counted(&tabbed), "whoever reads it");
+        }
+    }
     apply(LogRow { received_at: NOW, requests: vec![request] })
+}
+
+/// What becomes of a request's events, and the frames they make.
+fn counted(request: &Request) -> (Vec<Outcome>, Vec<Vec<u8>>) {
+    let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
+    let outcomes = collector.apply(&LogRow { received_at: NOW, requests: vec![request.clone()] });
+    let frames = collector.cut(NOW, 1, 0).map(|cut| cut.frames).unwrap_or_default();
+    (outcomes, frames.into_iter().map(|frame| frame.bytes).collect())
 }
 
 /// Applies a row twice, as after a restart, and cuts; says whether an event was counted.
