@@ -460,7 +460,7 @@ impl Collector {
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         let mut events = self.open.events.take(client);
         for (index, json) in request.events().enumerate() {
-            match self.apply_event(request, keys, json, now, &mut events, &mut counts, read)? {
+            match self.apply_event((request, keys), json, now, (&mut events, &mut counts), read)? {
                 Ok(Reason::Duplicate) => {
                     outcome.duplicates += 1;
                     *counts.entry(Reason::Duplicate).or_default() += 1;
@@ -485,12 +485,10 @@ impl Collector {
     /// Counts one event: accepted, or a duplicate.
     fn apply_event<E>(
         &mut self,
-        request: &Request,
-        keys: Keys,
+        (request, keys): (&Request, Keys),
         json: &str,
         now: i64,
-        events: &mut ClientEvents,
-        counts: &mut BTreeMap<Reason, u64>,
+        (events, counts): (&mut ClientEvents, &mut BTreeMap<Reason, u64>),
         read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
     ) -> Result<Result<Reason, Rejection>, E> {
         let event = match Event::read(json) {
