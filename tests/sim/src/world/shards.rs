@@ -1,0 +1,376 @@
+//! Shards: what their host does for them, on disks that fail, until they die.
+
+use std::collections::VecDeque;
+
+use catchment_cells::ClientId;
+use catchment_cells::ack::Ack;
+use catchment_cells::credential::Identity;
+use catchment_cells::route::place;
+use catchment_collector::shard::Post;
+use catchment_collector::{Claims, Hop, Outcome, Request, Verdict, Visitor};
+
+use super::senders::Sender;
+use super::{CAPACITY, Next, RELAY_TIMEOUT, World};
+use crate::shard::{Core, Reply, Rows, RowsError};
+
+pub(super) struct ShardHost {
+    pub(super) hop: Hop,
+    pub(super) region: usize,
+    pub(super) rows: Rows,
+    pub(super) core: Option<Core>,
+    pub(super) life: u64,
+    pub(super) skew: i64,
+    /// Batches of the disk that were begun, and that are synced, in this life.
+    pub(super) begun: u64,
+    pub(super) synced: u64,
+    /// What leaves once its batch is synced.
+    pub(super) gated: VecDeque<(u64, Output)>,
+    pub(super) alarm_at: Option<i64>,
+    pub(super) posting: Option<(u64, u64, usize)>,
+}
+
+pub(super) enum Output {
+    Answer(Reply, Option<Outcome>, ClientId),
+    Post(u64, Vec<u8>),
+}
+
+impl World {
+    /// The shard of a sender's route, which may be new.
+    fn shard_of(&mut self, sender: usize) -> Result<usize, String> {
+        let Sender { client, route, .. } = &self.senders[sender];
+        let placement = place(&self.map, client, route, false).map_err(|error| error.to_string())?;
+        if let Some(n) = self.shards.iter().position(|shard| shard.hop.placement == placement) {
+            return Ok(n);
+        }
+        let region = self.map.regions.iter().position(|region| region.name == placement.region).unwrap_or(0);
+        let claims =
+            Claims { client: client.clone(), identity: Identity::User, backfill: false, ignore_foreign_client: false };
+        self.shards.push(ShardHost {
+            hop: Hop { placement, claims, visitor: Visitor::default() },
+            region,
+            rows: Rows::default(),
+            core: None,
+            life: 0,
+            skew: 0,
+            begun: 0,
+            synced: 0,
+            gated: VecDeque::new(),
+            alarm_at: None,
+            posting: None,
+        });
+        Ok(self.shards.len() - 1)
+    }
+
+    fn clock(&self, shard: usize) -> i64 {
+        self.now + self.shards[shard].skew
+    }
+
+    /// Begins a turn of a shard: its writes are one batch.
+    fn turn(&mut self, shard: usize) {
+        let refuse = self.chance(|weather| weather.refuse);
+        let damage = self.chance(|weather| weather.damage);
+        let host = &mut self.shards[shard];
+        host.rows.set_fails(refuse);
+        if damage {
+            host.rows.set_damages();
+        }
+        host.rows.disk().borrow_mut().begin();
+        host.begun += 1;
+    }
+
+    /// Ends a turn: what it wrote is committed after a while, and then what it said leaves. Or it dies.
+    fn end(&mut self, shard: usize) {
+        self.shards[shard].rows.set_fails(false);
+        if self.chance(|weather| weather.reset) {
+            self.saw("a shard dies");
+            self.reset(shard);
+            return;
+        }
+        let (life, batch) = (self.shards[shard].life, self.shards[shard].begun);
+        let wait = self.random.between(0, self.weather.commit);
+        self.at(wait, Next::Commit { shard, life, batch });
+        self.set_alarm(shard);
+    }
+
+    /// A shard dies: what is not committed is lost, and what waits for that never leaves.
+    fn reset(&mut self, shard: usize) {
+        let host = &mut self.shards[shard];
+        let unsynced = host.rows.disk().borrow().unsynced();
+        host.rows.disk().borrow_mut().lose(unsynced);
+        host.core = None;
+        host.life += 1;
+        (host.begun, host.synced) = (0, 0);
+        host.gated.clear();
+        host.alarm_at = None;
+        host.posting = None;
+        let wait = self.random.between(0, 5_000);
+        self.at(wait, Next::Reload(shard));
+    }
+
+    pub(super) fn synced(&mut self, shard: usize, batch: u64) {
+        let host = &mut self.shards[shard];
+        if batch > host.synced {
+            host.rows.disk().borrow_mut().sync((batch - host.synced) as usize);
+            host.synced = batch;
+        }
+        let (life, synced) = (host.life, host.synced);
+        let leaves = host.gated.iter().take_while(|(at, _)| *at <= synced).count();
+        let outputs: Vec<_> = host.gated.drain(..leaves).collect();
+        for (_, output) in outputs {
+            self.release(shard, life, output);
+        }
+    }
+
+    fn release(&mut self, shard: usize, life: u64, output: Output) {
+        match output {
+            Output::Answer((sender, request), outcome, client) => {
+                if let Some(outcome) = &outcome {
+                    let mut count = |reason, n| *self.tally.entry((client.clone(), reason)).or_default() += n;
+                    count("accepted", outcome.accepted);
+                    count("duplicate", outcome.duplicates);
+                    for rejected in &outcome.rejected {
+                        count(rejected.reason, 1);
+                    }
+                    let reasons: Vec<_> = outcome.rejected.iter().map(|rejected| rejected.reason).collect();
+                    for reason in reasons {
+                        self.saw(match reason {
+                            "too_late" => "too late",
+                            "future" => "future",
+                            _ => "malformed",
+                        });
+                    }
+                    if outcome.duplicates > 0 {
+                        self.saw("duplicate");
+                    }
+                }
+                self.send(Next::Answer { sender, request, outcome }, None);
+            }
+            Output::Post(post, frames) => {
+                let again = Next::Relay { shard, life, post, frames: frames.clone() };
+                self.send(Next::Relay { shard, life, post, frames }, Some(again));
+                self.at(RELAY_TIMEOUT, Next::Timeout { shard, life, post });
+            }
+        }
+    }
+
+    /// Has a shard do something in one transaction, as its host does.
+    fn transact<T>(
+        &mut self,
+        shard: usize,
+        work: impl FnOnce(&mut Core) -> Result<T, RowsError>,
+    ) -> Result<Option<T>, String> {
+        let host = &mut self.shards[shard];
+        let Some(mut core) = host.core.take() else { return Ok(None) };
+        host.rows.disk().borrow_mut().begin();
+        host.begun += 1;
+        match work(&mut core) {
+            Ok(value) => {
+                self.shards[shard].core = Some(core);
+                Ok(Some(value))
+            }
+            Err(RowsError::Failed) => {
+                host.rows.disk().borrow_mut().lose(1);
+                host.begun -= 1;
+                host.posting = None;
+                self.saw("a transaction fails");
+                self.at(5_000, Next::Reload(shard));
+                Ok(None)
+            }
+            Err(RowsError::Broken(what)) => Err(format!("{}: {what}", self.shards[shard].hop.placement.shard)),
+        }
+    }
+
+    pub(super) fn load(&mut self, shard: usize) -> Result<(), String> {
+        if self.shards[shard].core.is_none() {
+            self.load_for(shard, false)?;
+            self.set_alarm(shard);
+        }
+        Ok(())
+    }
+
+    fn load_for(&mut self, shard: usize, request: bool) -> Result<(), String> {
+        let (nonce, now) = (self.random.bits(), self.clock(shard));
+        let host = &mut self.shards[shard];
+        if host.core.is_some() {
+            return Ok(());
+        }
+        let first = request.then_some((&host.hop, nonce));
+        match Core::load(host.rows.clone(), &self.secret, CAPACITY, first, now) {
+            Ok(core) => host.core = core,
+            Err(RowsError::Failed) => {}
+            Err(RowsError::Broken(what)) => return Err(format!("{}: {what}", host.hop.placement.shard)),
+        }
+        Ok(())
+    }
+
+    /// A request reaches its shard.
+    pub(super) fn arrive(
+        &mut self,
+        sender: usize,
+        request: u64,
+        events: Vec<usize>,
+        refused: bool,
+    ) -> Result<(), String> {
+        let shard = self.shard_of(sender)?;
+        self.turn(shard);
+        self.load_for(shard, true)?;
+        let now = self.clock(shard);
+        let client = self.senders[sender].client.clone();
+        let body: Vec<String> = events.iter().map(|&event| self.events[event].json()).collect();
+        let mut body = format!("[{}]", body.join(","));
+        if refused {
+            body.truncate(body.len() / 2);
+        }
+        let claims = Claims { client: client.clone(), ..self.shards[shard].hop.claims.clone() };
+        let reply = (sender, request);
+        match Request::read(claims, Visitor::default(), body.into_bytes()) {
+            Err(_) => {
+                self.saw("a request is refused");
+                if let Some(core) = &mut self.shards[shard].core {
+                    core.count_refused(&client, now);
+                }
+                self.gate(shard, Output::Answer(reply, None, client));
+            }
+            Ok(events) => {
+                if self.shards[shard].core.as_ref().is_some_and(|core| core.overflows(&events)) {
+                    self.commit_group(shard)?;
+                }
+                let is_full = |core: &Core| !core.has_room_for(events.len());
+                if self.shards[shard].core.as_ref().is_some_and(is_full) {
+                    self.transact(shard, |core| core.cut(now).and_then(|()| core.forget_expired(now)))?;
+                }
+                match &mut self.shards[shard].core {
+                    Some(core) if core.has_room_for(events.len()) => {
+                        core.submit(events, reply);
+                        match core.group_ends_in(now) {
+                            Some(wait) => {
+                                let life = self.shards[shard].life;
+                                self.at(wait.as_millis() as i64, Next::Group { shard, life });
+                            }
+                            None => self.commit_group(shard)?,
+                        }
+                    }
+                    full => {
+                        let full = full.is_some();
+                        if full {
+                            self.saw("senders are turned away");
+                        }
+                        self.gate(shard, Output::Answer(reply, None, client));
+                    }
+                }
+            }
+        }
+        self.end(shard);
+        Ok(())
+    }
+
+    fn gate(&mut self, shard: usize, output: Output) {
+        let host = &mut self.shards[shard];
+        host.gated.push_back((host.begun, output));
+    }
+
+    pub(super) fn commit(&mut self, shard: usize) -> Result<(), String> {
+        self.turn(shard);
+        self.commit_group(shard)?;
+        self.end(shard);
+        Ok(())
+    }
+
+    fn commit_group(&mut self, shard: usize) -> Result<(), String> {
+        let now = self.clock(shard);
+        let Some(core) = &mut self.shards[shard].core else { return Ok(()) };
+        let committed = core.commit(now);
+        let due = core.is_cut_due();
+        match committed {
+            Ok(outcomes) => {
+                for (reply, outcome) in outcomes {
+                    let client = self.senders[reply.0].client.clone();
+                    self.gate(shard, Output::Answer(reply, Some(outcome), client));
+                }
+            }
+            Err(RowsError::Failed) => {
+                self.saw("a commit fails");
+                return Ok(());
+            }
+            Err(RowsError::Broken(what)) => return Err(what),
+        }
+        if due {
+            self.transact(shard, |core| core.cut(now))?;
+        }
+        Ok(())
+    }
+
+    fn set_alarm(&mut self, shard: usize) {
+        let now = self.clock(shard);
+        let host = &self.shards[shard];
+        if host.posting.is_some() {
+            return;
+        }
+        let Some(at) = host.core.as_ref().and_then(|core| core.due_at(now)) else { return };
+        if host.alarm_at.is_none_or(|pending| at < pending) {
+            let life = host.life;
+            self.shards[shard].alarm_at = Some(at);
+            self.at(at - now, Next::Alarm { shard, life });
+        }
+    }
+
+    /// Cuts what is due and ships what waits.
+    pub(super) fn ship(&mut self, shard: usize) -> Result<(), String> {
+        self.turn(shard);
+        self.load_for(shard, false)?;
+        let now = self.clock(shard);
+        if self.shards[shard].core.as_ref().is_some_and(|core| core.cut_at(now).is_some_and(|at| at <= now)) {
+            let before = self.shards[shard].core.as_ref().map(|core| core.meta().ids_first);
+            self.transact(shard, |core| core.cut(now))?;
+            if self.shards[shard].core.as_ref().map(|core| core.meta().ids_first) > before {
+                self.saw("ids are forgotten");
+            }
+        }
+        if self.shards[shard]
+            .core
+            .as_ref()
+            .is_some_and(|core| core.health(now).log_rows > 0 && core.cut_at(now).is_none())
+        {
+            self.saw("an outbox is full");
+        }
+        if self.shards[shard].posting.is_none()
+            && let Some(core) = &self.shards[shard].core
+        {
+            match core.post(now) {
+                Ok(Some(Post { first, frames, count, .. })) => {
+                    self.requests += 1;
+                    let post = self.requests;
+                    self.shards[shard].posting = Some((post, first, count));
+                    self.gate(shard, Output::Post(post, frames));
+                }
+                Ok(None) => {}
+                Err(RowsError::Failed) => {}
+                Err(RowsError::Broken(what)) => return Err(what),
+            }
+        }
+        self.end(shard);
+        Ok(())
+    }
+
+    /// Acks come back to a shard, or none do.
+    pub(super) fn judge(&mut self, shard: usize, life: u64, post: u64, acks: Vec<Ack>) -> Result<(), String> {
+        let host = &self.shards[shard];
+        let Some((at, first, count)) = host.posting else { return Ok(()) };
+        if host.life != life || at != post {
+            return Ok(());
+        }
+        self.turn(shard);
+        self.shards[shard].posting = None;
+        let (nonce, now) = (self.random.bits(), self.clock(shard));
+        let judged = self.transact(shard, |core| core.judge(acks, first, count, nonce, now))?;
+        for judgement in judged.unwrap_or_default() {
+            match judgement.verdict {
+                Verdict::Park(_) => self.saw("a frame is parked"),
+                Verdict::Restart => self.saw("a producer restarts"),
+                Verdict::Next | Verdict::Resend => {}
+            }
+        }
+        self.end(shard);
+        Ok(())
+    }
+}
