@@ -11,6 +11,8 @@ const BACKOFF_MS: i64 = 100;
 const BACKOFF_MS_MAX: i64 = 15_000;
 /// The longest wait that an ack may ask for, in ms.
 const RETRY_AFTER_MS_MAX: i64 = 60_000;
+/// The longest wait of all, with what is added at random, in ms.
+const WAIT_MS_MAX: i64 = RETRY_AFTER_MS_MAX + RETRY_AFTER_MS_MAX / 2;
 /// The pause after a frame was parked, in ms: were all refused, they would not be parked in one go.
 const PARKED_PAUSE_MS: i64 = 1_000;
 /// How long a POST may be under way, in ms, before it counts as lost with whoever sent it; who lives gives it up after 10 s.
@@ -53,9 +55,14 @@ impl Outbox {
         self.acked
     }
 
-    /// When to send next, in ms; `None` if nothing waits. While a POST is under way that is when it would be lost.
-    pub fn send_at(&self, meta: &Meta) -> Option<i64> {
-        let at = self.posted_at.map_or(self.not_before, |at| at + POST_MS_MAX);
+    /// When to send next, in ms; `None` if nothing waits. While a POST is under way that is when it would be lost; and at once, where the
+    /// wait would be longer than any: the clock went back.
+    pub fn send_at(&self, meta: &Meta, now: i64) -> Option<i64> {
+        let at = match self.posted_at {
+            Some(at) => at + POST_MS_MAX,
+            None if self.not_before > now + WAIT_MS_MAX => now,
+            None => self.not_before,
+        };
         (self.acked + 1 < meta.next_frame).then_some(at)
     }
 
@@ -197,7 +204,7 @@ mod tests {
             assert_eq!(outbox.on_ack(&meta(), 13, &ack, 1_000), verdict, "{ack:?}");
             assert_eq!(outbox.acked(), acked, "{ack:?}");
             assert_eq!(
-                outbox.send_at(&meta()).unwrap() > 1_000,
+                outbox.send_at(&meta(), 1_000).unwrap() > 1_000,
                 verdict == Verdict::Resend || ack.status == Fork && acked == 12,
                 "{ack:?}"
             );
@@ -220,17 +227,17 @@ mod tests {
     #[test]
     fn while_a_post_is_under_way_nothing_is_due_until_it_must_be_lost() {
         let mut outbox = Outbox::new(&meta());
-        assert!(outbox.send_at(&meta()).unwrap() <= 1_000);
+        assert!(outbox.send_at(&meta(), 1_000).unwrap() <= 1_000);
         outbox.on_post(1_000);
-        assert_eq!(outbox.send_at(&meta()), Some(1_000 + POST_MS_MAX));
+        assert_eq!(outbox.send_at(&meta(), 1_000), Some(1_000 + POST_MS_MAX));
         // What was cut meanwhile is due at once, also where a clock has gone back.
         outbox.on_end();
         outbox.on_ack(&meta(), 13, &ack(Status::Stored, 3), 500);
-        assert!(outbox.send_at(&meta()).unwrap() <= 500);
+        assert!(outbox.send_at(&meta(), 500).unwrap() <= 500);
         outbox.on_post(2_000);
         outbox.on_end();
         outbox.on_failure(&meta(), 2_100);
-        assert!((2_200..=2_250).contains(&outbox.send_at(&meta()).unwrap()));
+        assert!((2_200..=2_250).contains(&outbox.send_at(&meta(), 2_100).unwrap()));
     }
 
     #[test]
@@ -238,6 +245,14 @@ mod tests {
         let meta = Meta { next_frame: 10 + OUTBOX_FRAMES_MAX + 2, acked: 200, ..meta() };
         let gap = Ack { seq: 191, ..ack(Status::Gap, 0) };
         assert_eq!(Outbox::new(&meta).on_ack(&meta, 201, &gap, 0), Verdict::Restart);
+    }
+
+    #[test]
+    fn a_clock_that_goes_back_makes_no_wait_longer() {
+        let mut outbox = Outbox::new(&meta());
+        outbox.on_ack(&meta(), 13, &Ack { retry_after_ms: u32::MAX, ..ack(Status::Busy, 0) }, 100_000_000);
+        assert!(outbox.send_at(&meta(), 100_000_000).unwrap() >= 100_000_000 + RETRY_AFTER_MS_MAX);
+        assert_eq!(outbox.send_at(&meta(), 10_000_000), Some(10_000_000));
     }
 
     #[test]

@@ -365,7 +365,7 @@ impl<S: Storage, R> Shard<S, R> {
 
     /// When something is to be done: a cut, or a POST.
     pub fn due_at(&self, now: i64) -> Option<i64> {
-        self.cut_at(now).into_iter().chain(self.outbox.send_at(self.meta())).min()
+        self.cut_at(now).into_iter().chain(self.outbox.send_at(self.meta(), now)).min()
     }
 
     /// Makes frames of what waits, with the ids and the log's position, and forgets ids of events that would be too late by now. Does
@@ -428,7 +428,7 @@ impl<S: Storage, R> Shard<S, R> {
     /// The frames to send now, if any; none more until [`judge`](Self::judge) is told what became of them.
     pub fn post(&mut self, now: i64) -> Result<Option<Post>, S::Error> {
         let meta = self.meta();
-        if self.outbox.send_at(meta).is_none_or(|at| at > now) {
+        if self.outbox.send_at(meta, now).is_none_or(|at| at > now) {
             return Ok(None);
         }
         let first = self.outbox.acked() + 1;
