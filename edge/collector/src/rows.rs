@@ -4,7 +4,7 @@ use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::frame::{CHAIN_START, Chain, Producer};
 use catchment_cells::limits::SHARD_BYTES_MAX;
 
-use crate::limits::SPILLED_ROWS;
+use crate::limits::{OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
 use crate::request::Request;
 
 const VERSION: u8 = 1;
@@ -280,7 +280,24 @@ impl Meta {
             return Err(DecodeError::Malformed("state of a shard that has spilled nothing"));
         }
         reader.finish()?;
+        if let Some(contradiction) = meta.contradiction() {
+            return Err(DecodeError::Malformed(contradiction));
+        }
         Ok(meta)
+    }
+
+    /// What in it can't be, if anything.
+    fn contradiction(&self) -> Option<&'static str> {
+        let Meta { base, acked, next_frame, ids_first, ids_next, parked, .. } = *self;
+        Some(match () {
+            () if base > acked => "a frame of an earlier producer is not acked",
+            () if acked >= next_frame => "a frame is acked that was never made",
+            () if next_frame - acked - 1 > OUTBOX_FRAMES_MAX => "more frames wait than the outbox holds",
+            () if next_frame - base == 1 && self.chain != CHAIN_START => "a chain without a frame",
+            () if ids_first > ids_next => "ids are forgotten that were never there",
+            () if parked > PARKED_MAX => "more frames are parked than can be",
+            () => return None,
+        })
     }
 }
 
@@ -343,6 +360,35 @@ mod tests {
         ] {
             let row = SpilledRow { n, groups };
             assert_eq!(SpilledRow::decode(n, &row.encode()).ok(), fits.then_some(row.clone()), "{row:?}");
+        }
+    }
+
+    #[test]
+    fn a_state_that_contradicts_itself_is_refused() {
+        let new = || Meta::new(Producer::new(1, "eu/pool/0").unwrap(), "eu");
+        let sound = Meta {
+            base: 10,
+            acked: 12,
+            next_frame: 269,
+            chain: [1; 16],
+            ids_first: 3,
+            ids_next: 3,
+            parked: 64,
+            ..new()
+        };
+        for meta in [new(), sound.clone(), Meta { next_frame: 13, ..sound.clone() }] {
+            assert_eq!(Meta::decode(&meta.encode()), Ok(meta));
+        }
+        for (meta, why) in [
+            (Meta { base: 13, ..sound.clone() }, "a frame of an earlier producer is not acked"),
+            (Meta { acked: 269, ..sound.clone() }, "a frame is acked that was never made"),
+            (Meta { next_frame: 0, ..new() }, "a frame is acked that was never made"),
+            (Meta { next_frame: 270, ..sound.clone() }, "more frames wait than the outbox holds"),
+            (Meta { acked: 268, base: 268, ..sound.clone() }, "a chain without a frame"),
+            (Meta { ids_first: 4, ..sound.clone() }, "ids are forgotten that were never there"),
+            (Meta { parked: 65, ..sound.clone() }, "more frames are parked than can be"),
+        ] {
+            assert_eq!(Meta::decode(&meta.encode()), Err(DecodeError::Malformed(why)), "{meta:?}");
         }
     }
 
