@@ -145,6 +145,18 @@ impl Ack {
         reader.finish()?;
         Ok(ack)
     }
+
+    /// Reads a relay's answer: `n × (u32 length ‖ ack)`.
+    pub fn decode_each(mut bytes: &[u8]) -> Result<Vec<Self>, DecodeError> {
+        let mut acks = Vec::new();
+        while !bytes.is_empty() {
+            let mut reader = Reader::new(bytes);
+            let length = reader.u32()? as usize;
+            acks.push(Ack::decode(reader.bytes(length)?)?);
+            bytes = &bytes[bytes.len() - reader.remaining()..];
+        }
+        Ok(acks)
+    }
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use catchment_cells::ack::Ack;
+use catchment_cells::codec::DecodeError;
 use futures_util::future::{Either, select};
 use thiserror::Error;
 use worker::js_sys::Uint8Array;
@@ -27,8 +28,8 @@ pub(crate) enum ShippingError {
     #[error("region {0} has no relay")]
     NoRelay(String),
     /// The answer is no list of one ack for each frame.
-    #[error("the relay's answer can't be read")]
-    Answer,
+    #[error("the relay's answer can't be read: {0}")]
+    Answer(#[from] DecodeError),
 }
 
 /// Posts frames, each behind its length, and reads their acks.
@@ -54,16 +55,5 @@ pub(crate) async fn post(relay: &str, token: &str, frames: &[u8]) -> Result<Vec<
             return Err(ShippingError::Timeout);
         }
     };
-    read_acks(&answer).ok_or(ShippingError::Answer)
-}
-
-/// `n × (u32 length ‖ ack)`
-fn read_acks(mut bytes: &[u8]) -> Option<Vec<Ack>> {
-    let mut acks = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk() {
-        let (ack, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        acks.push(Ack::decode(ack).ok()?);
-        bytes = rest;
-    }
-    bytes.is_empty().then_some(acks)
+    Ok(Ack::decode_each(&answer)?)
 }
