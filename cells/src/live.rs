@@ -12,7 +12,7 @@ use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
 use crate::estimate::Estimate;
 use crate::key::Tier;
 use crate::limits::{
-    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX,
+    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX,
     UPDATE_RAW_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::metric::{Metric, UnknownMetric};
@@ -39,6 +39,8 @@ const DEFLATE_LEVEL: u8 = 3;
 /// The fewest bytes of a key and of a row: what a count can at most claim.
 const KEY_BYTES_MIN: usize = 2;
 const ROW_BYTES_MIN: usize = 5;
+
+const MINUTE_MS: i64 = 60_000;
 
 /// What a server says to a reader.
 #[derive(Debug, Clone, PartialEq)]
@@ -202,7 +204,7 @@ impl Message {
             version => return Err(DecodeError::Version(version)),
         }
         let message = match reader.u8()? {
-            HELLO => Message::Hello { now: reader.iv()?, client: reader.str(CLIENT_BYTES_MAX)?.into() },
+            HELLO => Message::Hello { now: read_ms(&mut reader)?, client: reader.str(CLIENT_BYTES_MAX)?.into() },
             VIEW => {
                 let (subscription, view) = (reader.uv()?, reader.u64()?);
                 let n = reader.count_some(1)?;
@@ -219,7 +221,7 @@ impl Message {
                 status: u16::try_from(reader.uv()?).map_err(|_| DecodeError::Malformed("status"))?,
                 detail: reader.str(LIVE_DETAIL_BYTES_MAX)?.into(),
             },
-            ALIVE => Message::Alive { now: reader.iv()? },
+            ALIVE => Message::Alive { now: read_ms(&mut reader)? },
             _ => return Err(DecodeError::Malformed("unknown kind of message")),
         };
         reader.finish()?;
@@ -261,8 +263,9 @@ impl Update {
     fn decode(reader: &mut Reader<'_>) -> Result<Update, DecodeError> {
         let view = reader.u64()?;
         let (from, to) = (reader.uv()?, reader.uv()?);
-        let start = reader.iv()?;
+        let start = check_minute(reader.iv()?)?;
         let end = start.checked_add_unsigned(reader.uv()?).ok_or(DecodeError::Malformed("end"))?;
+        let end = check_minute(end)?;
         let as_of = Some(reader.iv()?).filter(|at| *at != 0);
         let codec = reader.u8()?;
         let rest = reader.bytes(reader.remaining())?;
@@ -315,7 +318,7 @@ impl RowKey {
     }
 
     fn decode(last: &mut i64, reader: &mut Reader<'_>) -> Result<RowKey, DecodeError> {
-        *last = last.wrapping_add(reader.iv()?);
+        *last = check_minute(last.wrapping_add(reader.iv()?))?;
         let group = match reader.uv()? {
             0 => None,
             n if n > VALUE_BYTES_MAX as u64 + 1 => return Err(DecodeError::Malformed("group")),
@@ -326,6 +329,16 @@ impl RowKey {
         };
         Ok(RowKey { bucket: *last, group })
     }
+}
+
+fn check_minute(minute: i64) -> Result<i64, DecodeError> {
+    let fits = (-MINUTE_MAX..=MINUTE_MAX).contains(&minute);
+    fits.then_some(minute).ok_or(DecodeError::Malformed("minute"))
+}
+
+fn read_ms(reader: &mut Reader<'_>) -> Result<i64, DecodeError> {
+    let ms = reader.iv()?;
+    check_minute(ms.div_euclid(MINUTE_MS)).map(|_| ms)
 }
 
 impl Mirror {

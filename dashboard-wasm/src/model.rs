@@ -508,7 +508,7 @@ impl Model {
 
     /// How long ago the newest event came, in ms.
     pub fn newest(&self, now: i64) -> Option<i64> {
-        self.subscriptions.as_of().map(|as_of| now + self.ahead - as_of)
+        self.subscriptions.as_of().map(|as_of| (now + self.ahead).saturating_sub(as_of))
     }
 
     /// Whether page and server don't understand each other.

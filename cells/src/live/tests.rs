@@ -30,8 +30,12 @@ fn sum() -> impl Strategy<Value = Sum> {
 }
 
 fn key() -> impl Strategy<Value = RowKey> {
-    (any::<i64>(), prop::option::of(".{0,20}"))
+    (-MINUTE_MAX..=MINUTE_MAX, prop::option::of(".{0,20}"))
         .prop_map(|(bucket, group)| RowKey { bucket, group: group.map(String::into) })
+}
+
+fn now() -> impl Strategy<Value = i64> {
+    -MINUTE_MAX * MINUTE_MS..(MINUTE_MAX + 1) * MINUTE_MS
 }
 
 fn message() -> impl Strategy<Value = Message> {
@@ -44,8 +48,8 @@ fn message() -> impl Strategy<Value = Message> {
         prop::collection::vec(row.prop_map(|(key, whole, sums)| Changed { key, whole, sums }), 0..6),
     );
     prop_oneof![
-        (any::<i64>(), "[a-z]{1,20}").prop_map(|(now, client)| Message::Hello { now, client }),
-        any::<i64>().prop_map(|now| Message::Alive { now }),
+        (now(), "[a-z]{1,20}").prop_map(|(now, client)| Message::Hello { now, client }),
+        now().prop_map(|now| Message::Alive { now }),
         (any::<u64>(), any::<u16>(), ".{0,60}").prop_map(|(subscription, status, detail)| Message::Refused {
             subscription,
             status,
@@ -139,6 +143,20 @@ fn counts_beyond_counting_are_added_up() {
     let rows = [0, 1].map(|bucket| row(bucket, true, users(0, 1), u64::MAX, None));
     mirror.apply(update(0, 1, rows.into())).unwrap();
     assert_eq!(mirror.count(1), Some(u64::MAX));
+}
+
+#[test]
+fn times_out_of_range_are_refused() {
+    let last = |to| update(0, to, Vec::new());
+    for message in [
+        Message::Alive { now: i64::MAX },
+        Message::Hello { now: (MINUTE_MAX + 1) * MINUTE_MS, client: "shop".into() },
+        Message::Update(Update { start: -MINUTE_MAX - 1, ..last(1) }),
+        Message::Update(Update { end: MINUTE_MAX + 1, ..last(1) }),
+        Message::Update(Update { gone: vec![RowKey { bucket: MINUTE_MAX + 1, group: None }], ..last(1) }),
+    ] {
+        assert_eq!(Message::decode(&message.encode()), Err(DecodeError::Malformed("minute")));
+    }
 }
 
 /// Version 1's bytes are final.

@@ -7,6 +7,9 @@ use crate::calendar::{Date, clock, rfc3339};
 use crate::csv::{Field, table};
 use crate::range::{Grain, Range, Span};
 
+/// More buckets than any range has: a server that says otherwise is not followed.
+const BUCKETS_MAX: usize = 2_000;
+
 /// What is seen: a bucket each, those without events included, from the range's start to now.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shown {
@@ -37,7 +40,7 @@ pub fn show(mirror: &Mirror, range: Range, now: i64) -> Shown {
     let grain = range.grain();
     let (start, end) = mirror.range();
     let Span { start, end } = Span { start, end: end.min(now.max(start) + 1) };
-    let starts: Vec<i64> = (start..end).step_by(grain.minutes() as usize).collect();
+    let starts: Vec<i64> = (start..end).step_by(grain.minutes() as usize).take(BUCKETS_MAX).collect();
     let nothing = vec![0.0; starts.len()];
     let mut shown = Shown { grain, starts, users: nothing.clone(), events: nothing.clone(), page_views: nothing };
     for row in mirror.rows() {
@@ -74,6 +77,7 @@ impl Shown {
 #[cfg(test)]
 mod tests {
     use catchment_cells::key::Tier;
+    use catchment_cells::limits::MINUTE_MAX;
     use catchment_cells::live::{Changed, RowKey, Update, View};
     use catchment_cells::sum::Sum;
     use catchment_cells::users::{Coupon, Users};
@@ -103,5 +107,15 @@ mod tests {
         assert_eq!(shown.name(1), "Mon 23 Nov, 01:00–02:00 UTC");
         let lines: Vec<String> = csv(&shown).lines().map(str::to_owned).collect();
         assert_eq!(lines[2], "2026-11-23T01:00:00Z,1,7,4");
+    }
+
+    #[test]
+    fn a_server_chooses_no_allocation() {
+        let metrics = ["users", "events", "page_views"].map(str::to_owned).to_vec();
+        let view = View { subscription: 1, view: 1, metrics, cube: "event_type".into(), tier: Tier::Hour };
+        let mut mirror = Mirror::new(&view).unwrap();
+        let (start, end) = (-MINUTE_MAX, MINUTE_MAX);
+        mirror.apply(Update { view: 1, from: 0, to: 1, start, end, as_of: None, gone: vec![], rows: vec![] }).unwrap();
+        assert_eq!(show(&mirror, Range::HalfHour, MINUTE_MAX).starts.len(), BUCKETS_MAX);
     }
 }
