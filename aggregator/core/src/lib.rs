@@ -1,6 +1,6 @@
 //! What an aggregator decides, without I/O and without a clock: which frames are stored ([`ingest`], [`marks`]) and which are
 //! passed on ([`forwarding`]), how long the log keeps them ([`log`]), which cells are open ([`tables`], [`memtable`]) and which are
-//! in which run ([`runs`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`]), which
+//! in which run ([`runs`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`]), what else readers say ([`said`]), which
 //! cells answer it ([`planner`]) and what they say ([`answer`]), and who is looked at ([`watched`]).
 
 pub mod answer;
@@ -14,6 +14,7 @@ pub mod planner;
 pub mod question;
 pub mod rollup;
 pub mod runs;
+pub mod said;
 pub mod tables;
 pub mod view;
 pub mod watched;
@@ -24,6 +25,7 @@ pub use marks::{Decision, Mark};
 pub use memtable::Memtable;
 pub use planner::Plan;
 pub use question::Question;
+pub use said::{Said, Token};
 pub use tables::Tables;
 pub use view::View;
 pub use watched::Watched;

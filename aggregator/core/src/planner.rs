@@ -1,12 +1,17 @@
 //! The planner: which cube and which tiers answer a question.
 
-use catchment_cells::cube;
-use catchment_cells::key::Tier;
+use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
+use catchment_cells::key::{Tier, is_name};
+use catchment_cells::limits::{CUBE_DIMENSIONS_MAX, NAME_BYTES_MAX};
+use catchment_cells::{ClientId, cube};
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::question::{Question, Stat};
 use crate::rollup;
+
+/// The version byte of a cube's row in a store.
+const ROW_VERSION: u8 = 1;
 
 /// A cube that a client has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -70,6 +75,38 @@ impl Cube {
     /// The cubes that every client has.
     pub fn defaults() -> impl Iterator<Item = Cube> {
         cube::DEFAULT.iter().map(Cube::from)
+    }
+
+    /// A client's row of it in a store: the key `client ‖ 0x00 ‖ name`, the value `u8 version = 1 ‖ uv n ‖ n × str dimension`.
+    /// Whether there are digests isn't in it: a cube beside the default ones is known without.
+    pub fn encode_row(&self, client: &ClientId) -> (Vec<u8>, Vec<u8>) {
+        let mut value = vec![ROW_VERSION];
+        put_uv(&mut value, self.dimensions.len() as u64);
+        self.dimensions.iter().for_each(|dimension| put_str(&mut value, dimension));
+        ([client.as_str(), &self.name].join("\0").into(), value)
+    }
+
+    /// Reads the row.
+    pub fn decode_row(key: &[u8], value: &[u8]) -> Result<(ClientId, Cube), DecodeError> {
+        let key = str::from_utf8(key).map_err(|_| DecodeError::Malformed("key not UTF-8"))?;
+        let (client, name) = key.split_once('\0').ok_or(DecodeError::Malformed("key"))?;
+        let client = ClientId::new(client).map_err(|_| DecodeError::Malformed("client id"))?;
+        let mut reader = Reader::new(value);
+        match reader.u8()? {
+            ROW_VERSION => {}
+            version => return Err(DecodeError::Version(version)),
+        }
+        let n = reader.count(1)?;
+        if n > CUBE_DIMENSIONS_MAX {
+            return Err(DecodeError::Malformed("too many dimensions"));
+        }
+        let dimensions: Vec<Box<str>> =
+            (0..n).map(|_| Ok(reader.str(NAME_BYTES_MAX)?.into())).collect::<Result<_, DecodeError>>()?;
+        reader.finish()?;
+        if !is_name(name) || !dimensions.iter().all(|dimension| is_name(dimension)) {
+            return Err(DecodeError::Malformed("a cube's or a dimension's name"));
+        }
+        Ok((client, Cube { name: name.into(), dimensions, digest: false }))
     }
 
     /// Where a dimension is among a cell's values.

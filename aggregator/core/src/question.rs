@@ -67,6 +67,11 @@ fn error<T>(parameter: &str, problem: impl Into<String>) -> Result<T, QuestionEr
     Err(QuestionError { parameter: parameter.into(), problem: problem.into() })
 }
 
+/// The parameters of a query string: names and values, as HTML forms send them. Any text is one.
+pub fn parameters(query: &str) -> Vec<(String, String)> {
+    form_urlencoded::parse(query.as_bytes()).into_owned().collect()
+}
+
 impl Question {
     /// Reads the parameters of a query string at `now`, in ms. Dates are days of the zone's clock.
     pub fn parse<'a>(

@@ -5,21 +5,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use axum::extract::State;
 use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
-use axum::extract::{Query, State};
-use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use catchment_aggregator_core::question::parameters;
+use catchment_aggregator_core::{Said, Token};
 use catchment_cells::ClientId;
 use catchment_cells::limits::LIVE_DETAIL_BYTES_MAX;
 use catchment_cells::live::{self, parse_cursor};
-use serde::Deserialize;
 use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::Api;
 use super::problem::Problem;
-use super::questions::{Parameters, authorize, plan};
+use super::questions::{authorize, plan};
 use crate::clock::now_ms;
 use crate::live::{Asked, Latest, Reader, Shared};
 use crate::metrics;
@@ -49,29 +49,6 @@ const GOING_AWAY: u16 = 1001;
 const TRY_AGAIN_LATER: u16 = 1013;
 const PROTOCOL: u16 = 4400;
 const UNAUTHORIZED: u16 = 4401;
-
-/// What a reader says.
-#[derive(Debug, Deserialize)]
-#[serde(untagged, deny_unknown_fields)]
-enum Said {
-    Subscribe {
-        subscribe: u64,
-        question: String,
-        cursor: Option<String>,
-        #[serde(default)]
-        sets: bool,
-    },
-    Unsubscribe {
-        unsubscribe: u64,
-    },
-}
-
-/// What it says first.
-#[derive(Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Token {
-    token: String,
-}
 
 /// A connection.
 struct Connection {
@@ -137,8 +114,8 @@ async fn token(api: &Api, socket: &mut WebSocket) -> Result<ClientId, End> {
     loop {
         match socket.recv().await {
             Some(Ok(Message::Text(text))) => {
-                let token: Token = serde_json::from_str(&text)
-                    .map_err(|_| End::Close(PROTOCOL, "the first message is {\"token\":\"rk_…\"}".into()))?;
+                let token = Token::read(&text)
+                    .ok_or_else(|| End::Close(PROTOCOL, "the first message is {\"token\":\"rk_…\"}".into()))?;
                 return authorize(&api.secret, &token.token)
                     .map_err(|problem| End::Close(UNAUTHORIZED, problem.detail));
             }
@@ -198,8 +175,7 @@ impl Connection {
     }
 
     async fn hear(&mut self, text: &str) -> Result<(), End> {
-        let unknown = |_| End::Close(PROTOCOL, "no such message".into());
-        match serde_json::from_str(text).map_err(unknown)? {
+        match Said::read(text).ok_or_else(|| End::Close(PROTOCOL, "no such message".into()))? {
             Said::Subscribe { subscribe, question, cursor, sets } => {
                 self.subscribe(subscribe, question, cursor, sets).await
             }
@@ -226,7 +202,7 @@ impl Connection {
             let detail = format!("a connection follows at most {SUBSCRIPTIONS_MAX} questions");
             return self.refuse(number, Problem::busy(&detail)).await;
         }
-        let plan = match parse(&question).and_then(|parameters| plan(&self.api.cells, &self.client, &parameters)) {
+        let plan = match plan(&self.api.cells, &self.client, &parameters(&question)) {
             Ok(plan) => plan,
             Err(problem) => return self.refuse(number, problem).await,
         };
@@ -304,13 +280,4 @@ impl Connection {
             Ok(Err(_)) | Err(_) => Err(End::Gone),
         }
     }
-}
-
-/// Reads a query string.
-fn parse(question: &str) -> Result<Parameters, Problem> {
-    let uri = format!("/?{question}").parse::<Uri>().ok();
-    let parameters = uri.and_then(|uri| Query::<Parameters>::try_from_uri(&uri).ok());
-    parameters
-        .map(|Query(parameters)| parameters)
-        .ok_or_else(|| Problem::parameter("question", "it is no query string"))
 }

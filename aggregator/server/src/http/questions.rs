@@ -3,9 +3,10 @@
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
-use axum::extract::{Query, State};
+use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use catchment_aggregator_core::question::parameters;
 use catchment_aggregator_core::{Answer, Plan, Question};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
@@ -26,16 +27,10 @@ use crate::metrics;
 const WAIT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// A query string's parameters.
-pub(crate) type Parameters = Vec<(String, String)>;
-
 /// `GET /api/v1/metrics`.
-pub(crate) async fn metrics(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    Query(parameters): Query<Parameters>,
-) -> Response {
+pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let started = Instant::now();
+    let parameters = parameters(query.as_deref().unwrap_or_default());
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;
         let plan = plan(&api.cells, &client, &parameters)?;
@@ -48,11 +43,8 @@ pub(crate) async fn metrics(
 }
 
 /// `GET /api/v1/measures`: the measures that events of a range have.
-pub(crate) async fn measures(
-    State(api): State<Arc<Api>>,
-    headers: HeaderMap,
-    Query(mut parameters): Query<Parameters>,
-) -> Response {
+pub(crate) async fn measures(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let mut parameters = parameters(query.as_deref().unwrap_or_default());
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;
         if let Some((name, _)) = parameters.iter().find(|(name, _)| !matches!(&**name, "start" | "end" | "last")) {
@@ -76,7 +68,7 @@ pub(crate) fn authorize(secret: &Secret, token: &str) -> Result<ClientId, Proble
 }
 
 /// Understands a question and plans it.
-pub(crate) fn plan(cells: &Cells, client: &ClientId, parameters: &Parameters) -> Result<Plan, Problem> {
+pub(crate) fn plan(cells: &Cells, client: &ClientId, parameters: &[(String, String)]) -> Result<Plan, Problem> {
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let question = Question::parse(parameters, now_ms(), &zone()).map_err(Problem::from)?;
     Plan::new(question, &cells.cubes(client), &zone())

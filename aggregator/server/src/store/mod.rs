@@ -10,9 +10,8 @@ use catchment_aggregator_core::LogRow;
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ClientId;
-use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
+use catchment_cells::codec::{DecodeError, Reader};
 use catchment_cells::frame::{FrameError, Producer};
-use catchment_cells::limits::{CUBE_DIMENSIONS_MAX, NAME_BYTES_MAX};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use thiserror::Error;
 
@@ -154,7 +153,7 @@ impl Store {
             .iter()
             .map(|guard| {
                 let (key, value) = guard.into_inner()?;
-                decode_cube(&key, &value).map_err(row)
+                Cube::decode_row(&key, &value).map_err(row)
             })
             .collect()
     }
@@ -164,28 +163,7 @@ impl Store {
     }
 
     fn put_cube(&self, batch: &mut OwnedWriteBatch, client: &ClientId, cube: &Cube) {
-        let mut value = vec![VERSION];
-        put_uv(&mut value, cube.dimensions.len() as u64);
-        for dimension in &cube.dimensions {
-            put_str(&mut value, dimension);
-        }
-        batch.insert(&self.cubes, [client.as_str(), &cube.name].join("\0"), value);
+        let (key, value) = cube.encode_row(client);
+        batch.insert(&self.cubes, key, value);
     }
-}
-
-fn decode_cube(key: &[u8], value: &[u8]) -> Result<(ClientId, Cube), DecodeError> {
-    let key = str::from_utf8(key).map_err(|_| DecodeError::Malformed("key not UTF-8"))?;
-    let (client, name) = key.split_once('\0').ok_or(DecodeError::Malformed("key"))?;
-    let client = ClientId::new(client).map_err(|_| DecodeError::Malformed("client id"))?;
-    let mut reader = Reader::new(value);
-    match reader.u8()? {
-        VERSION => {}
-        version => return Err(DecodeError::Version(version)),
-    }
-    let mut dimensions = Vec::new();
-    for _ in 0..reader.count(1)?.min(CUBE_DIMENSIONS_MAX) {
-        dimensions.push(reader.str(NAME_BYTES_MAX)?.into());
-    }
-    reader.finish()?;
-    Ok((client, Cube { name: name.into(), dimensions, digest: false }))
 }
