@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 type Undo = Vec<(Vec<u8>, Option<Vec<u8>>)>;
 
 /// A disk. A batch is lost as a whole or not at all, and never without those after it, as with a journal.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub struct Disk {
     rows: BTreeMap<Vec<u8>, Vec<u8>>,
     /// Of each batch that is not synced, what it overwrote.

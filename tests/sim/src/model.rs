@@ -4,9 +4,17 @@ use std::collections::{BTreeMap, HashMap};
 use std::hash::Hasher;
 
 use catchment_cells::key::{CellKey, Tier};
+use catchment_cells::limits::DIGEST_VALUES_MAX;
+use catchment_cells::route::Route;
 use catchment_cells::users::Coupon;
 use catchment_cells::{Cell, ClientId, Secret};
 use siphasher::sip::SipHasher24;
+
+const MINUTE_MS: i64 = 60_000;
+/// Of a measure's unit.
+const MICROS: i64 = 1_000_000;
+/// The cubes whose measures have digests.
+const DIGESTS: [&str; 3] = ["total", "event_type", "page"];
 
 /// An event that a sender made.
 #[derive(Debug, Clone)]
@@ -23,20 +31,48 @@ pub struct Event {
     pub plan: Option<&'static str>,
     /// See `event_type`.
     pub user: String,
-    /// Its time, in ms.
+    /// Its time, in ms: as it is, and by its sender's clock.
+    pub truly_at: i64,
+    /// See `truly_at`.
     pub at: i64,
+    /// Its shard puts its time right, by what its sender's clock and its own say.
+    pub is_corrected: bool,
     /// Its measure, a whole number.
     pub value: i64,
     /// It lacks what an event must have.
     pub malformed: bool,
     /// A 202 said that it counts.
     pub acked: bool,
+    /// Where it goes.
+    pub route: Route,
+    /// A request with it had no answer.
+    pub tried: bool,
+    /// The shards that durably have it, and since when, in ms.
+    pub kept: Vec<(usize, i64)>,
+    /// The shards that it came to.
+    pub shards: Vec<usize>,
+}
+
+/// What is expected beside what senders know.
+#[derive(Debug, Clone)]
+pub struct Expected<'a> {
+    /// How often each event is to be counted: at least, and at most.
+    pub counts: &'a [(u64, u64)],
+    /// What shards said; `None` where some of them, or an aggregator, forgot what they had said.
+    pub tally: Option<&'a Tally>,
+    /// How far a corrected time may be off the true one, in ms.
+    pub off_ms: i64,
 }
 
 /// What shards said of events once that was durable, by client and reason.
 pub type Tally = BTreeMap<(ClientId, &'static str), u64>;
 
 impl Event {
+    /// The time that it is to be counted at, in ms.
+    pub fn time(&self) -> i64 {
+        if self.is_corrected { self.truly_at } else { self.at }
+    }
+
     /// Its JSON.
     pub fn json(&self) -> String {
         let event_type = if self.malformed { String::new() } else { format!(r#","event_type":"{}""#, self.event_type) };
@@ -66,32 +102,26 @@ impl Event {
     }
 }
 
-/// Holds the cells of a region, or of central, against the events. Says how many events are in them.
+/// Holds the cells of a region, or of central, against the events. Says how many events are in them, and how many quantiles were
+/// estimated.
 pub fn check(
     who: &str,
     secret: &Secret,
-    events: &[&Event],
-    tally: &Tally,
+    events: &[Event],
+    expected: &Expected<'_>,
     mut cells: HashMap<CellKey, Cell>,
-) -> Result<u64, String> {
-    let mut expected: HashMap<CellKey, Cell> = HashMap::new();
+) -> Result<(u64, u64), String> {
+    let found = products(&cells);
+    let mut model: HashMap<CellKey, (Cell, Vec<i64>)> = HashMap::new();
     let (mut counted, mut by_client) = (0u64, BTreeMap::<ClientId, u64>::new());
-    for event in events {
-        let product: Box<str> = event.id.as_str().into();
-        let minute = event.at.div_euclid(60_000);
-        let key = CellKey {
-            client: event.client.clone(),
-            cube: "product".into(),
-            tier: Tier::Minute,
-            bucket: minute,
-            values: vec![Some(product)],
-        };
-        let count = cells.get(&key).map_or(0, |cell| cell.count);
-        if count > 1 {
-            return Err(format!("{who}: event {} is counted {count} times", event.id));
+    for (event, &(least, most)) in events.iter().zip(expected.counts) {
+        let minutes = found.get(&(event.client.as_str(), event.id.as_str())).map_or(&[][..], Vec::as_slice);
+        let count: u64 = minutes.iter().map(|(_, count)| count).sum();
+        if count > most {
+            return Err(format!("{who}: event {} is counted {count} times: {event:?}", event.id));
         }
-        if count == 0 && event.acked {
-            return Err(format!("{who}: event {} was acknowledged, and is lost", event.id));
+        if count < least {
+            return Err(format!("{who}: event {} was acknowledged, and is lost: {event:?}", event.id));
         }
         if count == 0 {
             continue;
@@ -99,53 +129,60 @@ pub fn check(
         if event.malformed {
             return Err(format!("{who}: event {} is malformed, and is counted", event.id));
         }
-        counted += 1;
-        *by_client.entry(event.client.clone()).or_default() += 1;
+        counted += count;
+        *by_client.entry(event.client.clone()).or_default() += count;
         let mut hash = SipHasher24::new_with_key(&secret.identity_key(&event.client));
         hash.write(b"u");
         hash.write(event.user.as_bytes());
         let user = Coupon::of(hash.finish());
-        for (cube, values) in event.cells() {
-            if !values.is_empty() && values.iter().all(Option::is_none) {
-                continue;
+        for &(minute, count) in minutes {
+            let at = event.time();
+            let off_ms = if event.is_corrected { expected.off_ms } else { 0 };
+            if minute < (at - off_ms).div_euclid(MINUTE_MS) || minute > (at + off_ms).div_euclid(MINUTE_MS) {
+                return Err(format!("{who}: event {} of {at} is counted in minute {minute}", event.id));
             }
-            for (tier, minutes) in [(Tier::Minute, 1), (Tier::Hour, 60), (Tier::Day, 1_440)] {
-                let bucket = minute - minute.rem_euclid(minutes);
-                let (client, values) = (event.client.clone(), values.clone());
-                let cell = expected.entry(CellKey { client, cube: cube.into(), tier, bucket, values }).or_default();
-                cell.count += 1;
-                cell.users.insert(user);
-                cell.record("value", event.value * 1_000_000, false);
+            for (cube, values) in event.cells() {
+                if !values.is_empty() && values.iter().all(Option::is_none) {
+                    continue;
+                }
+                for (tier, minutes) in [(Tier::Minute, 1), (Tier::Hour, 60), (Tier::Day, 1_440)] {
+                    let bucket = minute - minute.rem_euclid(minutes);
+                    let (client, values) = (event.client.clone(), values.clone());
+                    let key = CellKey { client, cube: cube.into(), tier, bucket, values };
+                    let (cell, all) = model.entry(key).or_default();
+                    for _ in 0..count {
+                        cell.count += 1;
+                        cell.users.insert(user);
+                        cell.record("value", event.value * MICROS, false);
+                        all.push(event.value * MICROS);
+                    }
+                }
             }
         }
     }
-    let mut received: Tally = Tally::new();
+    let mut received: HashMap<(ClientId, Box<str>), u64> = HashMap::new();
     cells.retain(|key, cell| {
         if &*key.cube != "received" {
             return true;
         }
         if key.tier == Tier::Minute {
-            let reason = key.values[0].as_deref().unwrap_or_default();
-            let reason = tally.keys().map(|(_, reason)| *reason).find(|known| *known == reason).unwrap_or("other");
+            let reason = key.values[0].clone().unwrap_or_default();
             *received.entry((key.client.clone(), reason)).or_default() += cell.count;
         }
         false
     });
-    for cell in cells.values_mut() {
-        for measure in cell.measures.values_mut() {
-            // It depends on the order of merges.
-            measure.digest = None;
-        }
-    }
-    if cells != expected {
-        let key = cells.iter().find(|(key, cell)| expected.get(key) != Some(cell)).map(|(key, _)| key);
-        let key = key.or_else(|| expected.keys().find(|key| !cells.contains_key(key)));
+    let quantiles = quantiles(who, &mut cells, &mut model)?;
+    let model: HashMap<CellKey, Cell> = model.into_iter().map(|(key, (cell, _))| (key, cell)).collect();
+    if cells != model {
+        let key = cells.iter().find(|(key, cell)| model.get(key) != Some(cell)).map(|(key, _)| key);
+        let key = key.or_else(|| model.keys().find(|key| !cells.contains_key(key)));
         let Some(key) = key else { return Err(format!("{who}: cells differ")) };
-        let (cell, expected) = (cells.get(key), expected.get(key));
+        let (cell, expected) = (cells.get(key), model.get(key));
         return Err(format!("{who}: {key:?} is {cell:?}, and should be {expected:?}"));
     }
+    let Some(tally) = expected.tally else { return Ok((counted, quantiles)) };
     for ((client, reason), count) in tally {
-        let found = received.get(&(client.clone(), *reason)).copied().unwrap_or(0);
+        let found = received.get(&(client.clone(), (*reason).into())).copied().unwrap_or(0);
         if found != *count {
             return Err(format!("{who}: {found} of {client} are {reason} by its counters, and {count} by its answers"));
         }
@@ -156,5 +193,53 @@ pub fn check(
             return Err(format!("{who}: {accepted} events of {client} were accepted, and {count} are counted"));
         }
     }
-    Ok(counted)
+    Ok((counted, quantiles))
+}
+
+/// The minutes that each event's own cells are in, and how often it is counted there, by client and product.
+pub fn products(cells: &HashMap<CellKey, Cell>) -> HashMap<(&str, &str), Vec<(i64, u64)>> {
+    let mut found: HashMap<(&str, &str), Vec<(i64, u64)>> = HashMap::new();
+    for (key, cell) in cells {
+        if let (true, Tier::Minute, [Some(product)]) = (&*key.cube == "product", key.tier, &key.values[..]) {
+            found.entry((key.client.as_str(), product)).or_default().push((key.bucket, cell.count));
+        }
+    }
+    found
+}
+
+/// Takes the digests, which hang on the order of merges, out of cells, and holds each against its values: of few the quantiles are
+/// exact; of more they have bounds, which hold in all but some of a thousand cases, and miss by little.
+fn quantiles(
+    who: &str,
+    cells: &mut HashMap<CellKey, Cell>,
+    model: &mut HashMap<CellKey, (Cell, Vec<i64>)>,
+) -> Result<u64, String> {
+    let mut estimated = 0;
+    for (key, cell) in cells {
+        let has_digest = DIGESTS.contains(&&*key.cube);
+        for measure in cell.measures.values_mut() {
+            let digest = measure.digest.take();
+            if digest.is_some() != has_digest {
+                return Err(format!("{who}: {key:?} has a digest, or has none"));
+            }
+            let (Some(digest), Some((_, values))) = (digest, model.get_mut(key)) else { continue };
+            values.sort_unstable();
+            for q in [0.5, 0.95, 0.99] {
+                let rank = (q * values.len() as f64).ceil() as usize;
+                let value = |rank: usize| values[rank.clamp(1, values.len()) - 1] as f64 / MICROS as f64;
+                let figure = digest.quantile(q).ok_or_else(|| format!("{who}: {key:?} has no quantiles"))?;
+                let off = 1 + values.len() / 50;
+                let (low, high) = (value(rank.saturating_sub(off)), value(rank + off));
+                let holds = match figure.exact {
+                    true => figure.value == value(rank),
+                    false => figure.lower <= high && figure.upper >= low,
+                };
+                if !holds || figure.exact != (values.len() <= DIGEST_VALUES_MAX) {
+                    return Err(format!("{who}: {key:?} has {figure:?} for {}", value(rank)));
+                }
+                estimated += u64::from(!figure.exact);
+            }
+        }
+    }
+    Ok(estimated)
 }

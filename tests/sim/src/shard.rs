@@ -10,10 +10,8 @@ use catchment_collector::{IdsRow, LogRow, Meta, Shard, SpilledRow};
 
 use crate::disk::Disk;
 
-/// Whom an answer goes to: a sender, and its request.
-pub type Reply = (usize, u64);
-/// A shard's memory.
-pub type Core = Shard<Rows, Reply>;
+/// A shard's memory; an answer goes to `R`.
+pub type Core<R> = Shard<Rows, R>;
 
 const META: u8 = b'm';
 const LOG: u8 = b'l';

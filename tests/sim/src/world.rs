@@ -13,16 +13,16 @@ use bytes::Bytes;
 use catchment_aggregator_core::LogRow;
 use catchment_aggregator_core::tables::Bounds;
 use catchment_cells::ack::Ack;
-use catchment_cells::route::{Epoch, PlacementMap, Region, Route};
+use catchment_cells::route::{Epoch, PlacementMap, Region};
 use catchment_cells::{ClientId, Secret};
-use catchment_collector::{Capacity, Outcome};
 
 use crate::aggregator::Aggregator;
+use crate::disk::Disk;
 use crate::model::{Event, Tally};
 use crate::random::Random;
-use crate::weather::Weather;
+use crate::weather::{HOUR, MINUTE, SetBack, Weather};
 
-use senders::Sender;
+use senders::{Answer, Request, Sender};
 use shards::ShardHost;
 
 /// When runs begin: 2024-01-01T06:40Z, in ms.
@@ -31,10 +31,8 @@ const START: i64 = 1_704_091_200_000;
 const RELAY_TIMEOUT: i64 = 10_000;
 const SENDER_TIMEOUT: i64 = 15_000;
 /// How long a drain may take once nothing goes wrong any more, in ms, and how many steps a run.
-const DRAIN_MS: i64 = 12 * 3_600_000;
+const DRAIN_MS: i64 = 4 * HOUR;
 const STEPS_MAX: u64 = 1_000_000;
-/// More than a run's senders use: quotas refuse nobody here.
-const CAPACITY: Capacity = Capacity { requests_per_s: 10_000 };
 /// Lines of a failure's trace.
 const TRACE_LINES: usize = 60;
 
@@ -46,7 +44,7 @@ pub type Seen = BTreeMap<&'static str, u64>;
 pub struct Report {
     /// What it saw.
     pub seen: Seen,
-    /// Events that were acknowledged.
+    /// Events that were acknowledged, but for those that storage forgot which was set back.
     pub acked: u64,
     /// Events that are counted.
     pub counted: u64,
@@ -71,8 +69,8 @@ enum Next {
     Make,
     Send(usize),
     GiveUp { sender: usize, request: u64 },
-    Arrive { sender: usize, request: u64, events: Vec<usize>, refused: bool },
-    Answer { sender: usize, request: u64, outcome: Option<Outcome> },
+    Arrive(Request),
+    Answer { sender: usize, request: u64, answer: Answer },
     Group { shard: usize, life: u64 },
     Alarm { shard: usize, life: u64 },
     Commit { shard: usize, life: u64, batch: u64 },
@@ -88,6 +86,9 @@ enum Next {
     Settle { region: usize, life: u64, rows: Vec<LogRow>, answers: Vec<Option<Ack>> },
     Skew,
     Look,
+    NewMap,
+    Copy,
+    SetBack,
     Calm,
 }
 
@@ -132,18 +133,38 @@ pub struct World {
     tally: Tally,
     seen: Seen,
     trace: Option<VecDeque<String>>,
-    map: PlacementMap,
+    /// Placement maps, the present one last, and until when the routes of each are taken.
+    maps: Vec<(PlacementMap, i64)>,
+    /// The regions' names, in the order of their aggregators.
+    regions: Vec<String>,
+    copy: Option<Copy>,
+}
+
+/// A copy of somebody's storage.
+struct Copy {
+    /// A shard, or an aggregator.
+    of: usize,
+    disk: Disk,
+    at: i64,
+    /// It knows of frames that it doesn't know to be safe, or is an aggregator's.
+    waited: bool,
+    /// When it came back.
+    back_at: Option<i64>,
 }
 
 /// Runs a seed; with `traced`, a failure tells what happened last.
 pub fn run(seed: u64, traced: bool) -> Result<Report, Failure> {
     let mut world = World::new(seed);
     world.trace = traced.then(VecDeque::new);
+    let weather = format!("{:?}", world.weather);
     let outcome = world.run();
     let (seen, steps) = (std::mem::take(&mut world.seen), world.step);
     match outcome {
         Ok((acked, counted)) => Ok(Report { seen, acked, counted, steps }),
-        Err(what) => Err(Failure { what, step: world.step, trace: world.trace.take().unwrap_or_default() }),
+        Err(what) => {
+            world.say(weather);
+            Err(Failure { what, step: world.step, trace: world.trace.take().unwrap_or_default() })
+        }
     }
 }
 
@@ -153,8 +174,7 @@ impl World {
         let weather = Weather::of(&mut random);
         let secret = Secret::new(&[7; 32]).expect("32 bytes are enough");
         let names: Vec<String> = (0..weather.regions).map(|n| format!("r{n}")).collect();
-        let regions = names.iter().map(|name| Region { name: name.clone(), pools: weather.pools }).collect();
-        let map = PlacementMap { epoch: first_epoch(), regions };
+        let map = map_of(1, &names, weather.pools);
         let bounds = Bounds {
             memtable_bytes: weather.memtable_bytes,
             flush_ms: random.pick(&[100, 60_000]),
@@ -166,10 +186,14 @@ impl World {
         let senders = (0..random.between(2, 6))
             .map(|n| Sender {
                 client: ClientId::new(["shop", "blog", "app"][random.below(3) as usize]).expect("a client's name"),
-                route: Route { epoch: first_epoch(), name: format!("tab{n}") },
+                name: format!("tab{n}"),
+                epoch: map.epoch,
+                backfill: !weather.is_alone() && random.below(8) == 0,
+                clock: (random.below(4) == 0).then(|| random.between(-9 * HOUR, 9 * HOUR)),
                 queue: VecDeque::new(),
                 inflight: BTreeMap::new(),
                 failures: 0,
+                not_before: 0,
             })
             .collect();
         let n = aggregators.len();
@@ -196,7 +220,9 @@ impl World {
             tally: Tally::new(),
             seen: Seen::new(),
             trace: None,
-            map,
+            maps: vec![(map, i64::MAX)],
+            regions: names,
+            copy: None,
         }
     }
 
@@ -212,6 +238,13 @@ impl World {
         if self.weather.watched {
             self.at(0, Next::Look);
         }
+        if let Some((at, _)) = self.weather.map_change {
+            self.at(at, Next::NewMap);
+        }
+        if let Some(SetBack { copied_at, at, .. }) = self.weather.set_back {
+            self.at(copied_at, Next::Copy);
+            self.at(at, Next::SetBack);
+        }
         let end = START + self.weather.span + DRAIN_MS;
         while let Some(Reverse((at, order))) = self.queue.pop() {
             let Some(next) = self.next.remove(&order) else { continue };
@@ -220,7 +253,8 @@ impl World {
             if self.step > STEPS_MAX || self.now > end {
                 return Err(format!("no end after {} steps: {}", self.step, self.waits()));
             }
-            if self.trace.is_some() {
+            // An aggregator looks whether something is to be done all the time.
+            if self.trace.is_some() && !matches!(next, Next::Keep { .. }) {
                 let mut line = format!("{:>6} +{:<9} {next:?}", self.step, self.now - START);
                 line.truncate(240);
                 self.say(line);
@@ -291,14 +325,14 @@ impl World {
             Next::Make => self.make(),
             Next::Send(sender) => self.send_events(sender),
             Next::GiveUp { sender, request } => self.answered(sender, request, None),
-            Next::Arrive { sender, request, events, refused } => return self.arrive(sender, request, events, refused),
-            Next::Answer { sender, request, outcome } => self.answered(sender, request, outcome),
+            Next::Arrive(request) => return self.arrive(request),
+            Next::Answer { sender, request, answer } => self.answered(sender, request, Some(answer)),
             Next::Group { shard, life } if self.shards[shard].life == life => return self.commit(shard),
             Next::Alarm { shard, life } if self.shards[shard].life == life => {
                 self.shards[shard].alarm_at = None;
                 return self.ship(shard);
             }
-            Next::Commit { shard, life, batch } if self.shards[shard].life == life => self.synced(shard, batch),
+            Next::Commit { shard, life, batch } if self.shards[shard].life == life => return self.synced(shard, batch),
             Next::Reload(shard) => return self.load(shard),
             Next::Relay { shard, life, post, frames } => self.relay(shard, life, post, &frames),
             Next::Parcel { aggregator, parcel } => {
@@ -350,6 +384,9 @@ impl World {
                     self.at(self.weather.span / 20 + 1_000, Next::Look);
                 }
             }
+            Next::NewMap => self.change_map(),
+            Next::Copy => self.copy_storage(),
+            Next::SetBack => self.set_back(),
             Next::Calm => {
                 self.calm = true;
                 self.weather.calm();
@@ -360,8 +397,61 @@ impl World {
         }
         Ok(())
     }
+
+    /// The regions change places, one may go, and the pools are others; routes of the map before are still taken for a while.
+    fn change_map(&mut self) {
+        let Some((_, kept)) = self.weather.map_change else { return };
+        let mut names: Vec<String> = self.regions.iter().rev().cloned().collect();
+        names.truncate(1 + self.random.below(names.len() as u64) as usize);
+        let pools = 3 - self.weather.pools;
+        if let Some((_, until)) = self.maps.last_mut() {
+            *until = self.now + kept;
+        }
+        self.maps.push((map_of(1 + self.maps.len() as u32, &names, pools), i64::MAX));
+        self.saw("a map changes");
+    }
+
+    /// The map that is in force.
+    fn map(&self) -> &PlacementMap {
+        let (map, _) = self.maps.last().expect("there always is one");
+        map
+    }
+
+    /// Copies a shard's storage, or an aggregator's: as it would be found after a crash.
+    fn copy_storage(&mut self) {
+        let Some(SetBack { aggregator, .. }) = self.weather.set_back else { return };
+        let n = if aggregator { self.regions.len() } else { self.shards.len() };
+        if n == 0 {
+            return;
+        }
+        let of = self.random.below(n as u64) as usize;
+        let mut disk =
+            if aggregator { self.aggregators[of].disk.clone() } else { self.shards[of].rows.disk().borrow().clone() };
+        disk.lose(disk.unsynced());
+        let waits =
+            |shard: &ShardHost| shard.core.as_ref().is_none_or(|core| core.meta().acked + 1 < core.meta().next_frame);
+        let waited = aggregator || waits(&self.shards[of]);
+        self.copy = Some(Copy { of, disk, at: self.now, waited, back_at: None });
+    }
+
+    /// Sets it back.
+    fn set_back(&mut self) {
+        let (Some(SetBack { aggregator, .. }), Some(copy)) = (self.weather.set_back, &mut self.copy) else { return };
+        copy.back_at = Some(self.now);
+        let (of, disk) = (copy.of, copy.disk.clone());
+        if aggregator {
+            self.saw("an aggregator is set back");
+            self.died(of);
+            self.aggregators[of].disk = disk;
+        } else {
+            self.saw("a shard is set back");
+            self.reset(of);
+            self.shards[of].rows.disk().replace(disk);
+        }
+    }
 }
 
-fn first_epoch() -> Epoch {
-    Epoch::of_map(1).expect("maps are numbered from 1")
+fn map_of(number: u32, names: &[String], pools: u32) -> PlacementMap {
+    let epoch = Epoch::of_map(number).expect("maps are numbered from 1");
+    PlacementMap { epoch, regions: names.iter().map(|name| Region { name: name.clone(), pools }).collect() }
 }

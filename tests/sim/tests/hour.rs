@@ -67,7 +67,7 @@ fn an_hour_without_an_aggregator_loses_nothing() {
         }
         if core.has_room_for(1) {
             n += 1;
-            core.submit(event, (0, 0));
+            core.submit(event, ());
         } else {
             turned_away += 1;
         }

@@ -66,7 +66,7 @@ impl World {
         Ok(())
     }
 
-    fn died(&mut self, n: usize) {
+    pub(super) fn died(&mut self, n: usize) {
         self.saw("an aggregator dies");
         self.aggregators[n].die(&mut self.random);
         self.inbox[n].clear();

@@ -29,7 +29,7 @@ impl World {
             let Ok(address) = frame::address(&frame) else { return };
             let place = acks.len();
             acks.push(Ack::refusal(Status::Unreachable, address.producer, address.seq, ""));
-            if let Some(home) = self.map.regions.iter().position(|region| region.name == address.home) {
+            if let Some(home) = self.regions.iter().position(|region| *region == address.home) {
                 parcels.entry(home).or_default().push((place, frame.into()));
             }
         }

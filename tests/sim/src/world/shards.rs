@@ -1,17 +1,28 @@
 //! Shards: what their host does for them, on disks that fail, until they die.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use catchment_cells::ClientId;
-use catchment_cells::ack::Ack;
+use catchment_cells::ack::{Ack, Status};
 use catchment_cells::credential::Identity;
 use catchment_cells::route::place;
+use catchment_collector::limits::{FUTURE_MS, LATENESS_MS};
 use catchment_collector::shard::Post;
-use catchment_collector::{Claims, Hop, Outcome, Request, Verdict, Visitor};
+use catchment_collector::{self as collector, Capacity, Claims, Hop, Outcome, OverQuota, Verdict, Visitor};
 
-use super::senders::Sender;
-use super::{CAPACITY, Next, RELAY_TIMEOUT, World};
-use crate::shard::{Core, Reply, Rows, RowsError};
+use super::senders::{Answer, Request, Sender};
+use super::{Next, RELAY_TIMEOUT, World};
+use crate::shard::{self, Rows, RowsError};
+
+/// What a shard answers when it has committed.
+#[derive(Debug)]
+pub(super) struct Reply {
+    request: Request,
+    client: ClientId,
+    level: u8,
+}
+
+type Core = shard::Core<Reply>;
 
 pub(super) struct ShardHost {
     pub(super) hop: Hop,
@@ -27,24 +38,36 @@ pub(super) struct ShardHost {
     pub(super) gated: VecDeque<(u64, Output)>,
     pub(super) alarm_at: Option<i64>,
     pub(super) posting: Option<(u64, u64, usize)>,
+    /// When the last POST left.
+    pub(super) posted_at: i64,
 }
 
 pub(super) enum Output {
-    Answer(Reply, Option<Outcome>, ClientId),
+    Answer(Request, Answer),
     Post(u64, Vec<u8>),
 }
 
 impl World {
-    /// The shard of a sender's route, which may be new.
-    fn shard_of(&mut self, sender: usize) -> Result<usize, String> {
-        let Sender { client, route, .. } = &self.senders[sender];
-        let placement = place(&self.map, client, route, false).map_err(|error| error.to_string())?;
-        if let Some(n) = self.shards.iter().position(|shard| shard.hop.placement == placement) {
-            return Ok(n);
+    /// The shard that a route leads to, which may be new, and the client's level there; `None` where its map isn't known any more.
+    fn shard_of(&mut self, request: &Request) -> Result<Option<(usize, u8)>, String> {
+        let Sender { client, backfill, .. } = &self.senders[request.sender];
+        let (client, backfill) = (client.clone(), *backfill);
+        let map =
+            self.maps.iter().find(|(map, until)| map.epoch.map() == request.route.epoch.map() && self.now < *until);
+        let Some((map, _)) = map else { return Ok(None) };
+        let placement = place(map, &client, &request.route, backfill).map_err(|error| error.to_string())?;
+        let level = placement.level;
+        if map.epoch != self.map().epoch {
+            self.saw("a route of an earlier map");
         }
-        let region = self.map.regions.iter().position(|region| region.name == placement.region).unwrap_or(0);
-        let claims =
-            Claims { client: client.clone(), identity: Identity::User, backfill: false, ignore_foreign_client: false };
+        if level > 0 {
+            self.saw("a client's own shard");
+        }
+        if let Some(n) = self.shards.iter().position(|shard| shard.hop.placement.shard == placement.shard) {
+            return Ok(Some((n, level)));
+        }
+        let region = self.regions.iter().position(|region| *region == placement.region).unwrap_or(0);
+        let claims = Claims { client, identity: Identity::User, backfill, ignore_foreign_client: false };
         self.shards.push(ShardHost {
             hop: Hop { placement, claims, visitor: Visitor::default() },
             region,
@@ -57,8 +80,9 @@ impl World {
             gated: VecDeque::new(),
             alarm_at: None,
             posting: None,
+            posted_at: 0,
         });
-        Ok(self.shards.len() - 1)
+        Ok(Some((self.shards.len() - 1, level)))
     }
 
     fn clock(&self, shard: usize) -> i64 {
@@ -93,7 +117,7 @@ impl World {
     }
 
     /// A shard dies: what is not committed is lost, and what waits for that never leaves.
-    fn reset(&mut self, shard: usize) {
+    pub(super) fn reset(&mut self, shard: usize) {
         let host = &mut self.shards[shard];
         let unsynced = host.rows.disk().borrow().unsynced();
         host.rows.disk().borrow_mut().lose(unsynced);
@@ -107,7 +131,7 @@ impl World {
         self.at(wait, Next::Reload(shard));
     }
 
-    pub(super) fn synced(&mut self, shard: usize, batch: u64) {
+    pub(super) fn synced(&mut self, shard: usize, batch: u64) -> Result<(), String> {
         let host = &mut self.shards[shard];
         if batch > host.synced {
             host.rows.disk().borrow_mut().sync((batch - host.synced) as usize);
@@ -117,40 +141,59 @@ impl World {
         let leaves = host.gated.iter().take_while(|(at, _)| *at <= synced).count();
         let outputs: Vec<_> = host.gated.drain(..leaves).collect();
         for (_, output) in outputs {
-            self.release(shard, life, output);
+            self.release(shard, life, output)?;
         }
+        Ok(())
     }
 
-    fn release(&mut self, shard: usize, life: u64, output: Output) {
+    fn release(&mut self, shard: usize, life: u64, output: Output) -> Result<(), String> {
         match output {
-            Output::Answer((sender, request), outcome, client) => {
-                if let Some(outcome) = &outcome {
-                    let mut count = |reason, n| *self.tally.entry((client.clone(), reason)).or_default() += n;
-                    count("accepted", outcome.accepted);
-                    count("duplicate", outcome.duplicates);
-                    for rejected in &outcome.rejected {
-                        count(rejected.reason, 1);
-                    }
-                    let reasons: Vec<_> = outcome.rejected.iter().map(|rejected| rejected.reason).collect();
-                    for reason in reasons {
-                        self.saw(match reason {
-                            "too_late" => "too late",
-                            "future" => "future",
-                            _ => "malformed",
-                        });
-                    }
-                    if outcome.duplicates > 0 {
-                        self.saw("duplicate");
-                    }
+            Output::Answer(request, answer) => {
+                if let Answer::Taken(outcome, _) = &answer {
+                    self.account(shard, &request, outcome)?;
                 }
-                self.send(Next::Answer { sender, request, outcome }, None);
+                let Request { sender, number, .. } = request;
+                self.send(Next::Answer { sender, request: number, answer }, None);
             }
             Output::Post(post, frames) => {
                 let again = Next::Relay { shard, life, post, frames: frames.clone() };
+                self.shards[shard].posted_at = self.now;
                 self.send(Next::Relay { shard, life, post, frames }, Some(again));
                 self.at(RELAY_TIMEOUT, Next::Timeout { shard, life, post });
             }
         }
+        Ok(())
+    }
+
+    /// Notes what a shard says of a request, and whether it has cause to: it leaves, and is durable.
+    fn account(&mut self, shard: usize, request: &Request, outcome: &Outcome) -> Result<(), String> {
+        let client = self.senders[request.sender].client.clone();
+        let mut count = |reason, n| *self.tally.entry((client.clone(), reason)).or_default() += n;
+        count("accepted", outcome.accepted);
+        count("duplicate", outcome.duplicates);
+        outcome.rejected.iter().for_each(|rejected| count(rejected.reason, 1));
+        if outcome.duplicates > 0 {
+            self.saw("duplicate");
+        }
+        let rejected: BTreeMap<usize, &str> = outcome.rejected.iter().map(|it| (it.index, it.reason)).collect();
+        for (index, &n) in request.events.iter().enumerate() {
+            let Some(&reason) = rejected.get(&index) else {
+                self.events[n].kept.push((shard, self.now));
+                continue;
+            };
+            // As old as it may seem to a clock that is off, or was while it never goes back.
+            let age = self.now - self.events[n].time() + self.weather.skew_max;
+            let (seen, has_cause) = match reason {
+                "too_late" => ("too late", age > LATENESS_MS && !self.senders[request.sender].backfill),
+                "future" => ("future", age - 2 * self.weather.skew_max - RELAY_TIMEOUT * 6 < -FUTURE_MS),
+                _ => ("malformed", self.events[n].malformed),
+            };
+            if !has_cause {
+                return Err(format!("event {} is rejected without cause: {reason}", self.events[n].id));
+            }
+            self.saw(seen);
+        }
+        Ok(())
     }
 
     /// Has a shard do something in one transaction, as its host does.
@@ -195,7 +238,8 @@ impl World {
             return Ok(());
         }
         let first = request.then_some((&host.hop, nonce));
-        match Core::load(host.rows.clone(), &self.secret, CAPACITY, first, now) {
+        let capacity = Capacity { requests_per_s: self.weather.requests_per_s };
+        match Core::load(host.rows.clone(), &self.secret, capacity, first, now) {
             Ok(core) => host.core = core,
             Err(RowsError::Failed) => {}
             Err(RowsError::Broken(what)) => return Err(format!("{}: {what}", host.hop.placement.shard)),
@@ -204,64 +248,80 @@ impl World {
     }
 
     /// A request reaches its shard.
-    pub(super) fn arrive(
-        &mut self,
-        sender: usize,
-        request: u64,
-        events: Vec<usize>,
-        refused: bool,
-    ) -> Result<(), String> {
-        let shard = self.shard_of(sender)?;
+    pub(super) fn arrive(&mut self, request: Request) -> Result<(), String> {
+        let Some((shard, level)) = self.shard_of(&request)? else {
+            self.saw("an unknown map");
+            let Request { sender, number, again, .. } = request;
+            if !again {
+                let answer = Answer::UnknownEpoch(self.map().epoch);
+                self.send(Next::Answer { sender, request: number, answer }, None);
+            }
+            return Ok(());
+        };
+        request.events.iter().for_each(|&event| self.events[event].shards.push(shard));
         self.turn(shard);
         self.load_for(shard, true)?;
-        let now = self.clock(shard);
-        let client = self.senders[sender].client.clone();
-        let body: Vec<String> = events.iter().map(|&event| self.events[event].json()).collect();
-        let mut body = format!("[{}]", body.join(","));
-        if refused {
-            body.truncate(body.len() / 2);
-        }
-        let claims = Claims { client: client.clone(), ..self.shards[shard].hop.claims.clone() };
-        let reply = (sender, request);
-        match Request::read(claims, Visitor::default(), body.into_bytes()) {
-            Err(_) => {
-                self.saw("a request is refused");
-                if let Some(core) = &mut self.shards[shard].core {
-                    core.count_refused(&client, now);
-                }
-                self.gate(shard, Output::Answer(reply, None, client));
-            }
-            Ok(events) => {
-                if self.shards[shard].core.as_ref().is_some_and(|core| core.overflows(&events)) {
-                    self.commit_group(shard)?;
-                }
-                let is_full = |core: &Core| !core.has_room_for(events.len());
-                if self.shards[shard].core.as_ref().is_some_and(is_full) {
-                    self.transact(shard, |core| core.cut(now).and_then(|()| core.forget_expired(now)))?;
-                }
-                match &mut self.shards[shard].core {
-                    Some(core) if core.has_room_for(events.len()) => {
-                        core.submit(events, reply);
-                        match core.group_ends_in(now) {
-                            Some(wait) => {
-                                let life = self.shards[shard].life;
-                                self.at(wait.as_millis() as i64, Next::Group { shard, life });
-                            }
-                            None => self.commit_group(shard)?,
-                        }
-                    }
-                    full => {
-                        let full = full.is_some();
-                        if full {
-                            self.saw("senders are turned away");
-                        }
-                        self.gate(shard, Output::Answer(reply, None, client));
-                    }
-                }
-            }
+        if let Some(answer) = self.take_in(shard, &request, level)? {
+            self.gate(shard, Output::Answer(request, answer));
         }
         self.end(shard);
         Ok(())
+    }
+
+    /// Has a request wait for its commit, or says why not.
+    fn take_in(&mut self, shard: usize, request: &Request, level: u8) -> Result<Option<Answer>, String> {
+        let now = self.clock(shard);
+        let Sender { client, backfill, .. } = &self.senders[request.sender];
+        let (client, backfill) = (client.clone(), *backfill);
+        let claims =
+            Claims { client: client.clone(), identity: Identity::User, backfill, ignore_foreign_client: false };
+        let read = collector::Request::read(claims, Visitor::default(), self.body(request).into_bytes());
+        let epoch = self.map().epoch;
+        let Some(core) = &mut self.shards[shard].core else { return Ok(Some(Answer::Refused)) };
+        let Ok(events) = read else {
+            core.count_refused(&client, now);
+            self.saw("a request is refused");
+            return Ok(Some(Answer::Refused));
+        };
+        if let Err(OverQuota { retry_after_ms }) = core.admit(&client, level, (events.len(), events.bytes()), now) {
+            let epoch = epoch.at_level(core.level(&client, level, now));
+            self.saw("over quota");
+            return Ok(Some(Answer::OverQuota { retry_after_ms, epoch }));
+        }
+        if core.overflows(&events) {
+            self.commit_group(shard)?;
+        }
+        let is_full = |core: &Core| !core.has_room_for(events.len());
+        if self.shards[shard].core.as_ref().is_some_and(is_full) {
+            self.transact(shard, |core| core.cut(now).and_then(|()| core.forget_expired(now)))?;
+        }
+        let Some(core) = &mut self.shards[shard].core else { return Ok(Some(Answer::Refused)) };
+        if is_full(core) {
+            self.saw("senders are turned away");
+            return Ok(Some(Answer::Refused));
+        }
+        core.submit(events, Reply { request: request.clone(), client, level });
+        match core.group_ends_in(now) {
+            Some(wait) => {
+                let life = self.shards[shard].life;
+                self.at(wait.as_millis() as i64, Next::Group { shard, life });
+            }
+            None => self.commit_group(shard)?,
+        }
+        Ok(None)
+    }
+
+    fn body(&self, request: &Request) -> String {
+        let events: Vec<String> = request.events.iter().map(|&event| self.events[event].json()).collect();
+        let events = format!("[{}]", events.join(","));
+        let mut body = match request.sent_at {
+            Some(at) => format!(r#"{{"sent_at":{at},"events":{events}}}"#),
+            None => events,
+        };
+        if request.broken {
+            body.truncate(body.len() / 2);
+        }
+        body
     }
 
     fn gate(&mut self, shard: usize, output: Output) {
@@ -283,9 +343,11 @@ impl World {
         let due = core.is_cut_due();
         match committed {
             Ok(outcomes) => {
-                for (reply, outcome) in outcomes {
-                    let client = self.senders[reply.0].client.clone();
-                    self.gate(shard, Output::Answer(reply, Some(outcome), client));
+                let epoch = self.map().epoch;
+                for (Reply { request, client, level }, outcome) in outcomes {
+                    let Some(core) = &self.shards[shard].core else { continue };
+                    let epoch = epoch.at_level(core.level(&client, level, now));
+                    self.gate(shard, Output::Answer(request, Answer::Taken(outcome, epoch)));
                 }
             }
             Err(RowsError::Failed) => {
@@ -365,6 +427,7 @@ impl World {
         let judged = self.transact(shard, |core| core.judge(acks, first, count, nonce, now))?;
         for judgement in judged.unwrap_or_default() {
             match judgement.verdict {
+                Verdict::Park(Status::Fork) => self.saw("a fork is parked"),
                 Verdict::Park(_) => self.saw("a frame is parked"),
                 Verdict::Restart => self.saw("a producer restarts"),
                 Verdict::Next | Verdict::Resend => {}
