@@ -62,7 +62,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
         // What is new goes to the first folder; what is kept is only read.
         fuzz.current_dir(root()).arg(&found).arg(root().join(FOLDER).join("corpus").join(name));
         fuzz.arg(format!("-artifact_prefix={}/", artifacts.display())).arg(format!("-max_total_time={seconds}"));
-        fuzz.args(["-max_len=16384", "-timeout=10", "-rss_limit_mb=2048", "-verbosity=0", "-print_final_stats=1"]);
+        fuzz.args(["-max_len=16384", "-timeout=10", "-rss_limit_mb=4096", "-verbosity=0", "-print_final_stats=1"]);
         Step::begin("fuzz")
             .run(fuzz)
             .map_err(|error| format!("{name}: {error}; the input is in {}", artifacts.display()))?;

@@ -3,14 +3,18 @@
 use std::sync::LazyLock;
 
 use catchment_aggregator_core::marks::decide;
-use catchment_aggregator_core::question::Granularity;
-use catchment_aggregator_core::{Answer, Decision, Mark, Memtable, Plan, Question};
+use catchment_aggregator_core::planner::Cube;
+use catchment_aggregator_core::question::{Granularity, parameters};
+use catchment_aggregator_core::{Answer, Decision, Mark, Memtable, Plan, Question, Said, Token};
 use catchment_cells::ClientId;
+use catchment_cells::credential::ReadKey;
 use catchment_cells::frame::{self, open};
+use catchment_cells::live::parse_cursor;
 use jiff::tz::TimeZone;
 
 use crate::hand::SECRET;
 use crate::seeds::golden;
+use crate::split_length;
 
 /// When questions are asked, in ms: some hours after what the golden frame is about.
 const NOW: i64 = 1_680_010_000_000;
@@ -41,11 +45,42 @@ static CELLS: LazyLock<Memtable> = LazyLock::new(|| {
     memtable
 });
 
-/// A query string, without its escapes: understood, planned, and answered from some cells.
+/// A cube's row: `u16 length ‖ key ‖ value`. It has one form.
+pub(crate) fn cube(bytes: &[u8]) -> bool {
+    let Some((key, value)) = split_length(bytes) else { return false };
+    let Ok((client, cube)) = Cube::decode_row(key, value) else { return false };
+    assert_eq!(cube.encode_row(&client), (key.to_vec(), value.to_vec()));
+    true
+}
+
+/// What a reader of live views says, from its first message on: where it is a question, this is understood and answered.
+pub(crate) fn said(bytes: &[u8]) -> bool {
+    LazyLock::force(&CELLS);
+    let Ok(text) = str::from_utf8(bytes) else { return false };
+    if let Some(Token { token }) = Token::read(text) {
+        return ReadKey::parse(&SECRET, &token).is_ok();
+    }
+    match Said::read(text) {
+        Some(Said::Subscribe { question, cursor, .. }) => {
+            let _ = cursor.as_deref().and_then(parse_cursor);
+            ask(&question);
+            true
+        }
+        Some(Said::Unsubscribe { .. }) => true,
+        None => false,
+    }
+}
+
+/// A query string.
 pub(crate) fn question(bytes: &[u8]) -> bool {
     LazyLock::force(&CELLS);
-    let Ok(query) = str::from_utf8(bytes) else { return false };
-    let pairs = query.split('&').map(|pair| pair.split_once('=').unwrap_or((pair, "")));
+    str::from_utf8(bytes).is_ok_and(ask)
+}
+
+/// A query string: understood, planned, and answered from some cells.
+fn ask(query: &str) -> bool {
+    let parameters = parameters(query);
+    let pairs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let zone = TimeZone::UTC;
     let Ok(question) = Question::parse(pairs, NOW, &zone) else { return false };
     assert!(question.start < question.end);

@@ -14,6 +14,7 @@ use catchment_cells::route::{PlacementMap, Region, Route, is_backfill, place};
 use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{Cell, ClientId};
 use catchment_collector::{Meta, Outbox};
+use catchment_link::framing::put;
 use jiff::tz::TimeZone;
 
 use crate::hand::{self, Block, SECRET};
@@ -28,9 +29,20 @@ pub(crate) fn ack(bytes: &[u8]) -> bool {
     for number in [6, 7, 3 + ack.seq % 17] {
         outbox.on_ack(&meta, number, &ack, 1_680_000_000_000);
         assert!(outbox.acked() >= meta.base && outbox.acked() < meta.next_frame);
-        assert!(outbox.room(&meta) > 0 && outbox.send_at(&meta, 1_680_000_000_000).is_none_or(|at| at < 1_680_000_300_000));
+        assert!(
+            outbox.room(&meta) > 0 && outbox.send_at(&meta, 1_680_000_000_000).is_none_or(|at| at < 1_680_000_300_000)
+        );
     }
     true
+}
+
+/// A relay's answer: acks behind their lengths, in one form.
+pub(crate) fn acks(bytes: &[u8]) -> bool {
+    let Ok(acks) = Ack::decode_each(bytes) else { return false };
+    let mut again = Vec::new();
+    acks.iter().for_each(|ack| put(&mut again, &ack.encode()));
+    assert_eq!(again, bytes);
+    !acks.is_empty()
 }
 
 /// A frame: `u8 version ‖ u8 left_out ‖ u16 length ‖ header ‖ blocks` here, put under the right MAC; and the same bytes as they are.

@@ -6,6 +6,7 @@
 
 mod aggregator;
 mod cells;
+mod dashboard;
 mod edge;
 mod hand;
 mod link;
@@ -52,10 +53,13 @@ impl Target {
 /// All targets, by name.
 pub const TARGETS: &[Target] = &[
     target("ack", cells::ack),
-    // Four MiB may inflate from four KiB.
-    target("blocks", cells::blocks).takes(16_384).may_take(512 << 20),
+    target("acks", cells::acks),
+    // Four MiB may inflate from four KiB, and be a cell for each six bytes, alone in its minute: 2,880 bytes, in this target's copies.
+    target("blocks", cells::blocks).takes(16_384).may_take(2 << 30),
     target("cell", cells::cell).takes(16_384),
     target("credential", cells::credential),
+    target("cube", aggregator::cube),
+    target("dashboard", dashboard::dashboard).takes(16_384).may_take(128 << 20),
     target("datasketches", cells::datasketches).takes(16_384),
     target("digest", cells::digest).takes(16_384),
     target("events", edge::events).takes(8_192).may_take(4 << 20),
@@ -70,6 +74,7 @@ pub const TARGETS: &[Target] = &[
     target("question", aggregator::question).may_take(16 << 20),
     target("route", cells::route),
     target("rows", edge::rows).takes(8_192).may_take(4 << 20),
+    target("said", aggregator::said).may_take(16 << 20),
     target("users", cells::users).takes(16_384),
 ];
 

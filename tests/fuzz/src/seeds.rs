@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::cell::Cell;
 use catchment_cells::codec::{put_iv, put_uv};
@@ -39,11 +40,14 @@ const EVENTS: &[&str] = &[
 pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
         "ack" => acks().iter().map(Ack::encode).collect(),
+        "acks" => vec![framed(&acks().iter().map(Ack::encode).collect::<Vec<_>>()), framed(&[acks()[0].encode()])],
         "blocks" => blocks(),
         "cell" => cells(),
         "credential" => {
             ["wk_shop_a.1", "wk_shop_1-A_bfu.3", "wk_a_df.4294967295", "rk_shop_0", "rk_a_b_7"].map(text).into()
         }
+        "cube" => cubes(),
+        "dashboard" => dashboards(),
         "datasketches" => [0, 1, 7, 8, 300, 390, 2_000].map(|n| users(n).to_datasketches()).into(),
         "digest" => vec![digests(3, 40), digests(40, 500), digests(2_000, 32)],
         "events" => {
@@ -51,7 +55,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         }
         "frame" => frames(),
         "framing" => {
-            vec![vec![], framed(&[b"one", b"", &[7; 300]]), framed(&[&acks()[0].encode(), &acks()[1].encode()])]
+            vec![vec![], framed(&[&b"one"[..], b"", &[7; 300]]), framed(&[&acks()[0].encode(), &acks()[1].encode()])]
         }
         "gzip" => EVENTS
             .iter()
@@ -68,12 +72,22 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "metric=page_views&metric=p95:bytes&last=2d&group_by=page&limit=1",
             "metric=sum:bytes&metric=avg:bytes&metric=min:ms&metric=max:ms&last=1440m&granularity=7d&filter=page:/",
             "metric=received:late&start=2023-03-28T00:00:00Z&end=2023-03-28T23:59:00-01:00&group_by=reason",
+            "metric=count:add%5Fto+cart&start=2023-03-28T00%3A00%3A00%2B01:00&end=2023-03-29&filter=page%3A%2F%C3%A9",
             "metric=count:buy&last=72h&granularity=30m&group_by=country&filter=device:mobile",
         ]
         .map(text)
         .into(),
         "route" => ["1.aB-_9", "67108863.x", "7.12345678901234567890123456789012"].map(text).into(),
         "rows" => rows(),
+        "said" => [
+            format!(r#"{{"token":"{}"}}"#, hand::key("read-key", "rk_shop_0")),
+            r#"{"subscribe":7,"question":"metric=users&last=1d&filter=page:%2Fa+b","cursor":"1f-9","sets":true}"#
+                .into(),
+            r#"{"subscribe":18446744073709551615,"question":"","cursor":null}"#.into(),
+            r#"{"unsubscribe":7}"#.into(),
+        ]
+        .map(String::into_bytes)
+        .into(),
         "users" => [[0, 1], [5, 1_100], [1_024, 3], [2_000, 1_500]]
             .map(|sizes| sizes.map(|n| users_bytes(&users(n))).concat())
             .into(),
@@ -89,9 +103,9 @@ fn lengthed(bytes: &[u8]) -> Vec<u8> {
     [&(bytes.len() as u16).to_le_bytes()[..], bytes].concat()
 }
 
-fn framed(pieces: &[&[u8]]) -> Vec<u8> {
+fn framed(pieces: &[impl AsRef<[u8]>]) -> Vec<u8> {
     let mut out = Vec::new();
-    pieces.iter().for_each(|piece| catchment_link::framing::put(&mut out, piece));
+    pieces.iter().for_each(|piece| catchment_link::framing::put(&mut out, piece.as_ref()));
     out
 }
 
@@ -232,6 +246,57 @@ fn hops() -> Vec<Vec<u8>> {
         visitor: Visitor { hash: u64::MAX - 5, country, device },
     };
     vec![hop(None, None).to_header().into(), hop(Some(*b"DE"), Some(Device::Tablet)).to_header().into()]
+}
+
+fn cubes() -> Vec<Vec<u8>> {
+    let cube = |dimensions: &[&str]| {
+        let dimensions = dimensions.iter().map(|&name| name.into()).collect();
+        let (key, value) = Cube { name: "own".into(), dimensions, digest: false }.encode_row(&shop());
+        [lengthed(&key), value].concat()
+    };
+    vec![cube(&[]), cube(&["page", "é"]), cube(&["a", "b", "c", "d", "e", "f", "g", "h"])]
+}
+
+/// What a server says to a dashboard that looks at today: of the two questions about users by minute and of the day.
+fn dashboards() -> Vec<Vec<u8>> {
+    let users = |n| Sum::Users(users(n));
+    let row = |bucket, group: Option<&str>, sums| Changed {
+        key: RowKey { bucket, group: group.map(Box::from) },
+        whole: true,
+        sums,
+    };
+    let view = |subscription, metrics: &[&str], cube: &str| {
+        let metrics = metrics.iter().map(|&metric| metric.into()).collect();
+        Message::View(View { subscription, view: subscription, metrics, cube: cube.into(), tier: Tier::Minute })
+    };
+    let update = |view, from, rows| {
+        let (end, as_of) = (NOW / 60_000 + 1, Some(NOW));
+        Message::Update(Update { view, from, to: from + 1, start: end - 30, end, as_of, gone: Vec::new(), rows })
+    };
+    let minute = NOW / 60_000;
+    let totals = ["users", "events", "page_views", "count:revenue"];
+    let messages = [
+        Message::Hello { now: NOW + 5, client: "shop".into() },
+        view(1, &totals[..3], "event_type"),
+        update(1, 0, vec![row(minute, None, vec![users(3), Sum::Count(5), Sum::Count(4)])]),
+        view(2, &totals, "event_type"),
+        update(2, 0, vec![row(minute, None, vec![users(3), Sum::Count(5), Sum::Count(4), Sum::Count(1)])]),
+        view(3, &totals[..3], "event_type"),
+        update(3, 0, vec![row(minute - 1, None, vec![users(3), Sum::Count(5), Sum::Count(4)])]),
+        view(4, &totals[..2], "page"),
+        update(
+            4,
+            0,
+            vec![
+                row(minute, Some("/"), vec![users(3), Sum::Count(5)]),
+                row(minute, Some("(other)"), vec![users(1), Sum::Count(1)]),
+            ],
+        ),
+        Message::Refused { subscription: 5, status: 503, detail: "busy".into() },
+        Message::Alive { now: NOW + 2_000 },
+    ];
+    let said: Vec<u8> = messages.iter().flat_map(|message| lengthed(&message.encode())).collect();
+    [0, 1].map(|range| [vec![range], said.clone()].concat()).into()
 }
 
 fn mark(chains: u8) -> Vec<u8> {

@@ -54,9 +54,12 @@ macro_rules! checks {
 
 checks! {
     ack: 200_000,
+    acks: 100_000,
     blocks: 20_000,
     cell: 20_000,
     credential: 100_000,
+    cube: 200_000,
+    dashboard: 5_000,
     datasketches: 20_000,
     digest: 50_000,
     events: 30_000,
@@ -71,5 +74,6 @@ checks! {
     question: 100_000,
     route: 200_000,
     rows: 20_000,
+    said: 50_000,
     users: 8_000,
 }

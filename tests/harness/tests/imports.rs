@@ -41,7 +41,16 @@ fn imports_point_at_cells_and_never_across() {
         ("catchment-aggregator-core", &["catchment-cells"]),
         ("catchment-aggregator", &["catchment-aggregator-core", "catchment-cells", "catchment-http", "catchment-link"]),
         ("catchment-dashboard", &["catchment-cells"]),
-        ("catchment-fuzz", &["catchment-aggregator-core", "catchment-cells", "catchment-collector", "catchment-link"]),
+        (
+            "catchment-fuzz",
+            &[
+                "catchment-aggregator-core",
+                "catchment-cells",
+                "catchment-collector",
+                "catchment-dashboard",
+                "catchment-link",
+            ],
+        ),
         ("catchment-harness", &["catchment-cells"]),
         ("catchment-sim", &["catchment-aggregator-core", "catchment-cells", "catchment-collector"]),
         // What the benches send is made as the edge makes it: by the collector.
