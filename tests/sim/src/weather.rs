@@ -149,7 +149,7 @@ impl Weather {
                 0 => IdsBounds::default(),
                 few => IdsBounds {
                     ring_max: 200,
-                    spilled_max: if siege { usize::MAX } else { 10 },
+                    spilled_max: if alone { usize::MAX } else { 10 },
                     spill_from: few,
                     spill_within: few,
                 },

@@ -72,7 +72,7 @@ enum Next {
     Arrive(Request),
     Answer { sender: usize, request: u64, answer: Answer },
     Group { shard: usize, life: u64 },
-    Alarm { shard: usize, life: u64 },
+    Alarm { shard: usize, life: u64, at: i64 },
     Commit { shard: usize, life: u64, batch: u64 },
     Reload(usize),
     Relay { shard: usize, life: u64, post: u64, frames: Vec<u8> },
@@ -328,7 +328,10 @@ impl World {
             Next::Arrive(request) => return self.arrive(request),
             Next::Answer { sender, request, answer } => self.answered(sender, request, Some(answer)),
             Next::Group { shard, life } if self.shards[shard].life == life => return self.commit(shard),
-            Next::Alarm { shard, life } if self.shards[shard].life == life => {
+            // Of several that were set, only the last rings.
+            Next::Alarm { shard, life, at }
+                if self.shards[shard].life == life && self.shards[shard].alarm_at == Some(at) =>
+            {
                 self.shards[shard].alarm_at = None;
                 return self.ship(shard);
             }

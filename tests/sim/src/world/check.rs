@@ -81,6 +81,9 @@ impl World {
             if !shard.rows.is_bounded() {
                 return Err("a ring has more rows than slots".into());
             }
+            if shard.rows.used().spilled > 0 {
+                *self.seen.entry("ids are spilled").or_default() += 1;
+            }
             for frame in shard.rows.parked() {
                 parked += 1;
                 let header = frame::peek(&frame).map_err(|error| error.to_string())?;

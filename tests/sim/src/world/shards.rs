@@ -7,8 +7,8 @@ use catchment_cells::ack::{Ack, Status};
 use catchment_cells::credential::Identity;
 use catchment_cells::route::place;
 use catchment_collector::limits::{FUTURE_MS, LATENESS_MS};
-use catchment_collector::shard::Post;
-use catchment_collector::{self as collector, Capacity, Claims, Hop, Outcome, OverQuota, Verdict, Visitor};
+use catchment_collector::shard::{Post, Refused};
+use catchment_collector::{Capacity, Claims, Hop, IdsBounds, Outcome, OverQuota, Verdict, Visitor};
 
 use super::senders::{Answer, Request, Sender};
 use super::{Next, RELAY_TIMEOUT, World};
@@ -239,9 +239,9 @@ impl World {
         }
         let first = request.then_some((&host.hop, nonce));
         let capacity = Capacity { requests_per_s: self.weather.requests_per_s };
-        match Core::load(host.rows.clone(), &self.secret, capacity, first, now) {
+        match Core::load_bounded(host.rows.clone(), &self.secret, capacity, self.weather.ids, first, now) {
             Ok(core) => host.core = core,
-            Err(RowsError::Failed) => {}
+            Err(RowsError::Failed) => self.at(5_000, Next::Reload(shard)),
             Err(RowsError::Broken(what)) => return Err(format!("{}: {what}", host.hop.placement.shard)),
         }
         Ok(())
@@ -275,19 +275,20 @@ impl World {
         let (client, backfill) = (client.clone(), *backfill);
         let claims =
             Claims { client: client.clone(), identity: Identity::User, backfill, ignore_foreign_client: false };
-        let read = collector::Request::read(claims, Visitor::default(), self.body(request).into_bytes());
-        let epoch = self.map().epoch;
+        let (body, epoch) = (self.body(request).into_bytes(), self.map().epoch);
         let Some(core) = &mut self.shards[shard].core else { return Ok(Some(Answer::Refused)) };
-        let Ok(events) = read else {
-            core.count_refused(&client, now);
-            self.saw("a request is refused");
-            return Ok(Some(Answer::Refused));
+        let events = match core.read(claims, Visitor::default(), level, body, now) {
+            Ok(events) => events,
+            Err(Refused::Body(_)) => {
+                self.saw("a request is refused");
+                return Ok(Some(Answer::Refused));
+            }
+            Err(Refused::OverQuota(OverQuota { retry_after_ms })) => {
+                let epoch = epoch.at_level(core.level(&client, level, now));
+                self.saw("over quota");
+                return Ok(Some(Answer::OverQuota { retry_after_ms, epoch }));
+            }
         };
-        if let Err(OverQuota { retry_after_ms }) = core.admit(&client, level, (events.len(), events.bytes()), now) {
-            let epoch = epoch.at_level(core.level(&client, level, now));
-            self.saw("over quota");
-            return Ok(Some(Answer::OverQuota { retry_after_ms, epoch }));
-        }
         if core.overflows(&events) {
             self.commit_group(shard)?;
         }
@@ -338,23 +339,23 @@ impl World {
 
     fn commit_group(&mut self, shard: usize) -> Result<(), String> {
         let now = self.clock(shard);
-        let Some(core) = &mut self.shards[shard].core else { return Ok(()) };
-        let committed = core.commit(now);
-        let due = core.is_cut_due();
-        match committed {
-            Ok(outcomes) => {
-                let epoch = self.map().epoch;
-                for (Reply { request, client, level }, outcome) in outcomes {
-                    let Some(core) = &self.shards[shard].core else { continue };
-                    let epoch = epoch.at_level(core.level(&client, level, now));
-                    self.gate(shard, Output::Answer(request, Answer::Taken(outcome, epoch)));
-                }
-            }
-            Err(RowsError::Failed) => {
-                self.saw("a commit fails");
-                return Ok(());
-            }
-            Err(RowsError::Broken(what)) => return Err(what),
+        if self.shards[shard].core.is_none() {
+            return Ok(());
+        }
+        let looked_up = self.shards[shard].rows.used().spilled_read;
+        let committed = self.transact(shard, |core| Ok((core.commit(now)?, core.is_cut_due())))?;
+        if self.shards[shard].rows.used().spilled_read > looked_up {
+            self.saw("spilled ids are looked up");
+        }
+        let Some((outcomes, due)) = committed else {
+            self.saw("a commit fails");
+            return Ok(());
+        };
+        let epoch = self.map().epoch;
+        for (Reply { request, client, level }, outcome) in outcomes {
+            let Some(core) = &self.shards[shard].core else { continue };
+            let epoch = epoch.at_level(core.level(&client, level, now));
+            self.gate(shard, Output::Answer(request, Answer::Taken(outcome, epoch)));
         }
         if due {
             self.transact(shard, |core| core.cut(now))?;
@@ -365,14 +366,11 @@ impl World {
     fn set_alarm(&mut self, shard: usize) {
         let now = self.clock(shard);
         let host = &self.shards[shard];
-        if host.posting.is_some() {
-            return;
-        }
         let Some(at) = host.core.as_ref().and_then(|core| core.due_at(now)) else { return };
         if host.alarm_at.is_none_or(|pending| at < pending) {
             let life = host.life;
             self.shards[shard].alarm_at = Some(at);
-            self.at(at - now, Next::Alarm { shard, life });
+            self.at(at - now, Next::Alarm { shard, life, at });
         }
     }
 
@@ -382,10 +380,17 @@ impl World {
         self.load_for(shard, false)?;
         let now = self.clock(shard);
         if self.shards[shard].core.as_ref().is_some_and(|core| core.cut_at(now).is_some_and(|at| at <= now)) {
-            let before = self.shards[shard].core.as_ref().map(|core| core.meta().ids_first);
+            let ids = |host: &ShardHost| host.core.as_ref().map(|core| (core.meta().ids_first, core.meta().spilled));
+            let before = ids(&self.shards[shard]);
             self.transact(shard, |core| core.cut(now))?;
-            if self.shards[shard].core.as_ref().map(|core| core.meta().ids_first) > before {
-                self.saw("ids are forgotten");
+            if let (Some((first, spilled)), Some((first_before, spilled_before))) = (ids(&self.shards[shard]), before) {
+                // A shard that never spills forgets what is no longer in its ring.
+                if first > first_before && self.weather.ids == IdsBounds::default() {
+                    self.saw("ids are forgotten");
+                }
+                if spilled < spilled_before {
+                    self.saw("spilled ids are forgotten");
+                }
             }
         }
         if self.shards[shard]
@@ -395,9 +400,7 @@ impl World {
         {
             self.saw("an outbox is full");
         }
-        if self.shards[shard].posting.is_none()
-            && let Some(core) = &self.shards[shard].core
-        {
+        if let Some(core) = &mut self.shards[shard].core {
             match core.post(now) {
                 Ok(Some(Post { first, frames, count, .. })) => {
                     self.requests += 1;
