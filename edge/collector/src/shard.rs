@@ -39,7 +39,7 @@ pub const CUT_EVERY_MS: i64 = 5_000;
 /// after another gets to each step of a POST only once it has been through all that is in work.
 const HOLD_AFTER_MS: i64 = 200;
 /// Requests in work from which on a shard is that busy.
-const HOLD_IN_WORK: usize = 12;
+const HOLD_IN_WORK: usize = 8;
 /// How long a request is held back at the most.
 const HOLD_MAX: Duration = Duration::from_millis(200);
 /// How often senders should flush, in ms: while someone watches, and while nobody does.
