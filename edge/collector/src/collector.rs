@@ -29,6 +29,8 @@ use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
+/// What a request weighs beside its body's bytes, since also the number of rows makes a cut due.
+const REQUEST_BYTES: usize = 2_000;
 
 /// One shard's state between its cuts.
 #[derive(Debug)]
@@ -79,6 +81,8 @@ struct Open {
     counter_count: usize,
     rows: u64,
     body_bytes: usize,
+    /// What each client's requests take of what a cut may have: bytes, and [`REQUEST_BYTES`] for each.
+    weights: BTreeMap<ClientId, usize>,
     first_received_at: Option<i64>,
     last_received_at: i64,
 }
@@ -117,6 +121,8 @@ pub struct Rejected {
 pub struct Cut {
     /// Frames.
     pub frames: Vec<CutFrame>,
+    /// Whose requests took most of it.
+    pub mostly: Option<ClientId>,
     /// The row of ids to write.
     pub ids: Option<IdsRow>,
     /// The shard's new state.
@@ -130,7 +136,7 @@ pub struct CutFrame {
     pub number: u64,
     /// Its bytes.
     pub bytes: Vec<u8>,
-    /// Whose cells it has, and first who has most of them.
+    /// Whose cells it has.
     pub clients: Vec<ClientId>,
 }
 
@@ -338,10 +344,11 @@ impl Collector {
         let events = open.events.sort(&self.filling);
         self.seal_split(events.cells(), open.counters, now, first_received_at, &mut frames);
         self.received_by = self.received_by.max(open.last_received_at);
+        let mostly = open.weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(client, _)| client);
         let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
         self.meta.folded_through = log_next;
         self.meta.acked = acked.max(self.meta.base);
-        Some(Cut { frames, ids, meta: self.meta.clone() })
+        Some(Cut { frames, mostly, ids, meta: self.meta.clone() })
     }
 
     /// Begins a new producer with the frame after number `base`. `parked` frames were kept aside.
@@ -456,6 +463,11 @@ impl Collector {
         let keys = self.keys_of(client);
         let minute_received = now.div_euclid(MINUTE_MS);
         self.open.body_bytes += request.bytes();
+        let weight = REQUEST_BYTES + request.bytes();
+        match self.open.weights.get_mut(client) {
+            Some(of_client) => *of_client += weight,
+            None => _ = self.open.weights.insert(client.clone(), weight),
+        }
         let mut outcome = Outcome::default();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         let mut events = self.open.events.take(client);

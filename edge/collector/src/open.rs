@@ -492,14 +492,9 @@ impl CutCells<'_> {
         [self.places.start..half, half..self.places.end].map(|places| CutCells { sections: self.sections, places })
     }
 
-    /// The clients that have cells here, and first who has most of them.
+    /// The clients that have cells here.
     pub(crate) fn clients(&self) -> Vec<ClientId> {
-        let most = self.parts().enumerate().max_by_key(|(_, (_, places))| places.len()).map_or(0, |(n, _)| n);
-        let mut clients: Vec<_> = self.parts().map(|(section, _)| section.client.clone()).collect();
-        if most > 0 {
-            clients.swap(0, most);
-        }
-        clients
+        self.parts().map(|(section, _)| section.client.clone()).collect()
     }
 
     fn parts(&self) -> impl Iterator<Item = (&Section, Range<usize>)> {

@@ -60,7 +60,8 @@ impl Outbox {
     /// wait would be longer than any: the clock went back.
     pub fn send_at(&self, meta: &Meta, now: i64) -> Option<i64> {
         let at = match self.posted_at {
-            Some(at) => at + POST_MS_MAX,
+            Some(at) if at <= now => at + POST_MS_MAX,
+            Some(_) => now,
             None if self.not_before > now + WAIT_MS_MAX => now,
             None => self.not_before,
         };
@@ -242,6 +243,7 @@ mod tests {
         assert!(outbox.send_at(&meta(), 1_000).unwrap() <= 1_000);
         outbox.on_post(1_000);
         assert_eq!(outbox.send_at(&meta(), 1_000), Some(1_000 + POST_MS_MAX));
+        assert_eq!(outbox.send_at(&meta(), 900), Some(900), "the clock went back: there is no telling");
         // What was cut meanwhile is due at once, also where a clock has gone back.
         outbox.on_end();
         outbox.on_ack(&meta(), 13, &ack(Status::Stored, 3), 500);

@@ -384,7 +384,7 @@ impl<S: Storage, R> Shard<S, R> {
             }
             for frame in cut.frames {
                 self.storage.put_frame(frame.number, frame.bytes)?;
-                self.watching.on_cut(frame.number, frame.clients);
+                self.watching.on_cut(frame.number, frame.clients, cut.mostly.clone());
             }
             if let Some(row) = &cut.ids {
                 self.storage.put_ids(row)?;

@@ -14,8 +14,17 @@ const UNWATCHED_MS: i64 = 10_000;
 #[derive(Debug, Default)]
 pub struct Watching {
     told: BTreeMap<ClientId, Told>,
-    /// The clients of frames that are not acked, by number, whoever has most of it first.
-    sent: BTreeMap<u64, Vec<ClientId>>,
+    /// Frames that are not acked, by number.
+    sent: BTreeMap<u64, Sent>,
+}
+
+/// Whose a frame is.
+#[derive(Debug)]
+struct Sent {
+    /// Who has cells in it.
+    clients: Vec<ClientId>,
+    /// Whose requests took most of its cut.
+    mostly: Option<ClientId>,
 }
 
 /// What the last ack told of a client.
@@ -26,23 +35,23 @@ struct Told {
 }
 
 impl Watching {
-    /// Notes whose cells a frame has, and first who has most of them.
-    pub fn on_cut(&mut self, number: u64, clients: Vec<ClientId>) {
-        self.sent.insert(number, clients);
+    /// Notes whose cells a frame has, and whose requests took most of its cut.
+    pub fn on_cut(&mut self, number: u64, clients: Vec<ClientId>, mostly: Option<ClientId>) {
+        self.sent.insert(number, Sent { clients, mostly });
         while self.sent.len() as u64 > OUTBOX_FRAMES_MAX {
             self.sent.pop_first();
         }
     }
 
-    /// Frames from number `first` on that are mostly a client's.
+    /// Frames from number `first` on whose cuts were mostly a client's.
     pub fn held(&self, client: &ClientId, first: u64) -> u64 {
-        self.sent.range(first..).filter(|(_, clients)| clients.first() == Some(client)).count() as u64
+        self.sent.range(first..).filter(|(_, sent)| sent.mostly.as_ref() == Some(client)).count() as u64
     }
 
     /// Learns from a frame's ack: someone looks at one of its clients, or at none of them. Who else was in a frame with one
     /// that is watched counts as watched, until a frame without that one tells better.
     pub fn on_ack(&mut self, number: u64, watched: bool, now: i64) {
-        for client in self.sent.remove(&number).unwrap_or_default() {
+        for client in self.sent.remove(&number).map(|sent| sent.clients).unwrap_or_default() {
             if self.told.len() >= WATCHED_MAX {
                 self.told.retain(|_, told| told.watched);
             }
@@ -78,9 +87,9 @@ mod tests {
         let client = |name: &str| ClientId::new(name).unwrap();
         let (a, b) = (client("a"), client("b"));
         let mut watching = Watching::default();
-        watching.on_cut(1, vec![a.clone(), b.clone()]);
-        watching.on_cut(2, vec![b.clone()]);
-        watching.on_cut(3, vec![a.clone()]);
+        watching.on_cut(1, vec![a.clone(), b.clone()], None);
+        watching.on_cut(2, vec![b.clone()], None);
+        watching.on_cut(3, vec![a.clone()], None);
         assert!(watching.may_be_watched(&a, 0) && watching.is_urgent(&a), "nothing was told");
         watching.on_ack(1, true, 0);
         assert_eq!(watching.clients().collect::<Vec<_>>(), [&a, &b], "one of them is");
@@ -99,7 +108,7 @@ mod tests {
     fn what_is_remembered_is_bounded() {
         let mut watching = Watching::default();
         for number in 0..2 * OUTBOX_FRAMES_MAX {
-            watching.on_cut(number, vec![ClientId::new("a").unwrap()]);
+            watching.on_cut(number, vec![ClientId::new("a").unwrap()], None);
         }
         assert_eq!(watching.sent.len() as u64, OUTBOX_FRAMES_MAX);
         watching.on_ack(0, true, 0);
@@ -107,7 +116,7 @@ mod tests {
         watching.on_ack(2 * OUTBOX_FRAMES_MAX - 1, true, 0);
         assert_eq!(watching.clients().count(), 1);
         let clients = (0..2 * WATCHED_MAX).map(|n| ClientId::new(&format!("c{n}")).unwrap()).collect();
-        watching.on_cut(1, clients);
+        watching.on_cut(1, clients, None);
         watching.on_ack(1, false, 0);
         assert!(watching.told.len() <= WATCHED_MAX);
         assert_eq!(watching.clients().count(), 1, "who is watched stays");

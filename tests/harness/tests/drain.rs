@@ -139,9 +139,11 @@ async fn a_relay_and_an_aggregator_that_are_asked_to_stop_answer_what_is_in_work
 
     // A question that takes a while is being answered when the aggregator is asked to stop.
     let api = cluster.api(&client);
+    // Over a connection that is there: the question is read as soon as it comes.
+    api.count("events", around_now()).await.unwrap();
     let pages = Question::of(&["events"], around_now().0, around_now().1, "all").with("group_by", "page");
     let asking = tokio::spawn(async move { api.raw(&pages.with("limit", 1_000)).await });
-    sleep(Duration::from_millis(50)).await;
+    sleep(Duration::from_millis(100)).await;
     assert!(!asking.is_finished(), "the question doesn't take long enough to be in work");
     let status = cluster.regions[0].aggregator.terminate(PATIENCE).await.unwrap();
     assert!(status.success(), "{status}");

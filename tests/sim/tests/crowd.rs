@@ -82,6 +82,25 @@ fn while_the_home_is_away_one_client_leaves_room_for_others() {
 }
 
 #[test]
+fn a_client_whose_events_are_all_rejected_is_not_taken_for_another() {
+    let (mut core, hostile, small) = (pool(), client("hostile"), client("small"));
+    let rejected = format!("[{}]", vec![r#"{"event_id":"e","event_type":"page_view"}"#; 500].join(","));
+    let mut n = 0;
+    let over = loop {
+        n += 1;
+        assert!(n < 1_000, "nobody is turned away");
+        match core.read(claims(&hostile), Visitor::default(), 0, rejected.clone().into_bytes(), START + n) {
+            Ok(request) => core.submit(request, ()),
+            Err(over) => break over,
+        }
+        assert_eq!(take(&mut core, &small, n), Ok(true), "after {n}");
+    };
+    assert!(matches!(over, Refused::OverQuota(_)), "{over:?}");
+    assert_eq!(core.health(START).outbox_frames, POOL_HELD_MAX + 1);
+    assert_eq!(take(&mut core, &small, n), Ok(true));
+}
+
+#[test]
 fn a_busy_shard_holds_requests_back_for_frames_that_are_long_on_their_way() {
     let mut core = pool();
     assert_eq!(take(&mut core, &client("a"), 0), Ok(true));

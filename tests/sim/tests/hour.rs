@@ -122,6 +122,8 @@ fn an_hour_without_an_aggregator_loses_nothing() {
         now = now.max(at);
         core.cut(now).unwrap();
         let Some(post) = core.post(now).unwrap() else { continue };
+        // Its memtable may be full.
+        aggregator.keep(now, true, &mut random, 0).unwrap();
         let frames: Vec<_> = split(&post.frames);
         let acks = aggregator.take(&frames, now, now, &mut random, 0).unwrap();
         core.judge(acks, post.first, post.count, 2, now).unwrap();

@@ -105,7 +105,8 @@ impl Snapshot {
             }
             let mut values = [None; CUBE_DIMENSIONS_MAX];
             let values = &mut values[..dimensions];
-            let bucket = read_place(&mut Reader::new(&key[place_at..]), values).map_err(cell_row)?;
+            let place = key.get(place_at..).unwrap_or_default();
+            let bucket = read_place(&mut Reader::new(place), values).map_err(cell_row)?;
             let cell = Cell::decode_wanted(&value, wanted).map_err(cell_row)?;
             visit(bucket, values, &cell)?;
         }
