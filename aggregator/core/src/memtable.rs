@@ -12,8 +12,10 @@ use jiff::tz::TimeZone;
 
 use crate::rollup;
 
-/// What a cell costs beside what it holds: its places in three trees, roughly.
-const CELL_BYTES: usize = 256;
+/// What a cell costs beside what it holds: its place in a tree, and its values, roughly.
+const CELL_BYTES: usize = 100;
+/// What a minute's tree sets aside for its first cell, roughly: room for eleven.
+const MINUTE_BYTES: usize = 11 * size_of::<(Values, Cell)>();
 
 /// Cells by client, cube, minute and values.
 #[derive(Debug, Default)]
@@ -31,7 +33,10 @@ impl Memtable {
                 let ours = ours.entry(name).or_default();
                 ours.dimensions = cube.dimensions;
                 for (minute, cells) in cube.buckets {
-                    let ours = ours.buckets.entry(minute).or_default();
+                    let ours = ours.buckets.entry(minute).or_insert_with(|| {
+                        self.bytes += MINUTE_BYTES;
+                        BTreeMap::new()
+                    });
                     for (values, cell) in cells {
                         self.bytes += merge_cell(ours, values, cell);
                     }
