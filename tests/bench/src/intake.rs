@@ -171,20 +171,10 @@ impl Sender {
                 if answer.status != 200 {
                     return Err(Failure(format!("the relay answers {}", answer.status)));
                 }
-                let acks = read_acks(&answer.body).filter(|acks| acks.len() == frames.len());
-                acks.ok_or_else(|| Failure("the relay's answer can't be read".into()))
+                let acks = Ack::decode_each(&answer.body).map_err(Failure::at("the relay's answer"))?;
+                let each = acks.len() == frames.len();
+                if each { Ok(acks) } else { Err(Failure("the relay doesn't answer for each frame".into())) }
             }
         }
     }
-}
-
-/// `n × (u32 length ‖ ack)`
-fn read_acks(mut bytes: &[u8]) -> Option<Vec<Ack>> {
-    let mut acks = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk() {
-        let (ack, rest) = rest.split_at_checked(u32::from_le_bytes(*length) as usize)?;
-        acks.push(Ack::decode(ack).ok()?);
-        bytes = rest;
-    }
-    bytes.is_empty().then_some(acks)
 }

@@ -7,7 +7,7 @@ use catchment_harness::{Cluster, Failure, Result, Sender};
 
 use crate::figures::Figures;
 use crate::load::Load;
-use crate::machine::{Usage, open_files, waited_for_cpu_s};
+use crate::machine::{open_files, usages, waited_for_cpu_s};
 use crate::readers::{self, Door, Freshness, Reader, STALLED_VIEWS};
 
 /// What must hold.
@@ -146,19 +146,7 @@ async fn measure(
     load: &mut Load,
     entered: Vec<Reader>,
 ) -> Result<(Vec<Reader>, Measured)> {
-    let processes = [
-        ("edge", cluster.edge.pid()),
-        ("relay", cluster.regions[0].relay.pid()),
-        ("aggregator", cluster.regions[0].aggregator.pid()),
-        ("bench", Some(std::process::id())),
-    ];
-    let usages = || -> Result<Vec<(&'static str, Usage)>> {
-        processes
-            .iter()
-            .filter_map(|(name, pid)| Some((name, (*pid)?)))
-            .map(|(name, pid)| Ok((*name, Usage::of(pid)?)))
-            .collect()
-    };
+    let usages = || usages(cluster, "bench");
     let bytes = |readers: &[Reader]| readers.iter().map(Reader::received_bytes).sum::<u64>() as f64;
     let entered = readers::read(entered, Instant::now() + WARM_UP).await?;
     let before_waited_s = waited_for_cpu_s();

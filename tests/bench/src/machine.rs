@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::time::Instant;
 
-use catchment_harness::{Failure, Result, paths};
+use catchment_harness::{Cluster, Failure, Result, paths};
 
 /// Linux says CPU times in these.
 const TICKS_PER_S: f64 = 100.0;
@@ -88,6 +88,19 @@ impl Usage {
     pub(crate) fn cpu_percent_since(&self, earlier: &Usage) -> f64 {
         100.0 * self.cpu_s_since(earlier) / self.at.duration_since(earlier.at).as_secs_f64().max(1e-3)
     }
+}
+
+/// Looks at the processes of one region, and at this one, by their names.
+pub(crate) fn usages(cluster: &Cluster, this: &'static str) -> Result<Vec<(&'static str, Usage)>> {
+    let region = &cluster.regions[0];
+    let processes = [
+        ("edge", cluster.edge.pid()),
+        ("relay", region.relay.pid()),
+        ("aggregator", region.aggregator.pid()),
+        (this, Some(std::process::id())),
+    ];
+    let running = processes.into_iter().filter_map(|(name, pid)| Some((name, pid?)));
+    running.map(|(name, pid)| Ok((name, Usage::of(pid)?))).collect()
 }
 
 /// How long something has waited for a CPU since the machine started, in seconds; none where the kernel doesn't say.

@@ -8,7 +8,7 @@ use catchment_harness::{Cluster, Counted, Failure, Result, Visible, Watcher};
 use jiff::Timestamp;
 
 use crate::firehose::{Firehose, Plan, Sent};
-use crate::machine::{Usage, waited_for_cpu_s};
+use crate::machine::{usages, waited_for_cpu_s};
 
 /// How long it runs before it is measured: until workerd has compiled what is hot, and the files have grown.
 const WARM_UP: Duration = Duration::from_secs(3);
@@ -99,19 +99,7 @@ pub(crate) async fn run(batch: usize, connections: usize, events_per_s: Option<f
     let watcher = Watcher::start(cluster.api(&client), (now, now + 1_000 * (seconds as i64 + 60)));
     let firehose = Firehose::start(plan).await?;
     tokio::time::sleep(WARM_UP).await;
-    let processes = [
-        ("edge", cluster.edge.pid()),
-        ("relay", cluster.regions[0].relay.pid()),
-        ("aggregator", cluster.regions[0].aggregator.pid()),
-        ("load", Some(std::process::id())),
-    ];
-    let usages = || -> Result<Vec<(&'static str, Usage)>> {
-        processes
-            .iter()
-            .filter_map(|(name, pid)| Some((name, (*pid)?)))
-            .map(|(name, pid)| Ok((*name, Usage::of(pid)?)))
-            .collect()
-    };
+    let usages = || usages(&cluster, "load");
     let (before, waited_before_s) = (usages()?, waited_for_cpu_s());
     let done_before = match events_per_s {
         Some(_) => Some(Done::so_far(&cluster, 0.0).await?),

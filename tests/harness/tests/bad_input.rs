@@ -238,14 +238,7 @@ async fn ship_raw(cluster: &Cluster, token: &str, body: Vec<u8>) -> Result<Vec<A
     if answer.status() != 200 {
         return Err((answer.status().as_u16(), answer.text().await.unwrap()));
     }
-    let mut bytes = &answer.bytes().await.unwrap()[..];
-    let mut acks = Vec::new();
-    while let Some((length, rest)) = bytes.split_first_chunk() {
-        let (ack, rest) = rest.split_at(u32::from_le_bytes(*length) as usize);
-        acks.push(Ack::decode(ack).unwrap());
-        bytes = rest;
-    }
-    Ok(acks)
+    Ok(Ack::decode_each(&answer.bytes().await.unwrap()).unwrap())
 }
 
 /// The head of a POST whose body is still to come.
