@@ -89,10 +89,13 @@ export function explain(rejected: NonNullable<Answer["rejected"]>): void {
 }
 
 /**
- * What becomes of a batch that the edge refused: the number of events to try at once from now on, for one that can't be read must not
+ * What becomes of a batch that was sent at a time and that the edge refused: the number of events to try at once from now on, for one that can't be read must not
  * take others with it. Where they may be taken later, it throws.
  */
-export function judge(batch: Item[], { error = "", epoch }: Answer, queue: Queue): number {
+export function judge(batch: Item[], { error = "", epoch, ended_ms_ago }: Answer, queue: Queue, sentAt: number): number {
+  // Sent before its epoch ended: over a kept connection that breaks, browsers send a request twice by themselves, and only the second
+  // may have come too late.
+  if (Date.now() - ended_ms_ago! >= sentAt) throw error;
   const read = !/^(malformed|not_utf8|too_large|too_many_events)$/.test(error);
   if (!read && batch.length > 1) return batch.length >> 1;
   const moved = error === "unknown_epoch" && epoch ? move(batch, epoch, queue) : 0;

@@ -9,6 +9,8 @@ export interface Answer {
   detail?: string;
   flush_ms?: number;
   epoch?: number;
+  /** How long ago the edge last took routes of an earlier epoch. */
+  ended_ms_ago?: number;
   rejected?: { event_id: string | null; reason: string }[];
 }
 
@@ -53,7 +55,8 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
       queue.forget(batch.splice(0));
       return most;
     };
-    const body = `{"sent_at":${Date.now()},"events":[${batch.map((item) => item.text)}]}`;
+    const began = Date.now();
+    const body = `{"sent_at":${began},"events":[${batch.map((item) => item.text)}]}`;
     const bytes = sizeOf(body);
     bytesUnderWay += bytes;
     // What already waits follows as soon as this is answered.
@@ -83,7 +86,7 @@ export function startSender(queue: Queue, url: string, extras: () => Promise<Ext
         // Only the edge may condemn events, not what stands before it, and "too many" is not their fault. Where the judge can't be loaded, they are dropped: nobody
         // else knows which of them to keep.
         if (status > 499 || status === 429 || !answer.detail) throw 0;
-        most = await extras().then(({ judge }) => judge(batch, answer, queue), drop);
+        most = await extras().then(({ judge }) => judge(batch, answer, queue, began), drop);
         dueAt = 0;
       }
     } catch {

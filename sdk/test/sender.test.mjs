@@ -196,6 +196,18 @@ test("what may have been counted in a former epoch isn't counted in another", as
   assert.deepEqual(said(), ["events were refused, and dropped: unknown_epoch"]);
 });
 
+test("what was under way as its epoch ended isn't counted in another", async (t) => {
+  const ended = (ended_ms_ago) => ({ status: 400, body: { ...unknownEpoch.body, ended_ms_ago } });
+  const { seen, add, empty, sender } = await start(t, (post, n) => present(post) && ended(n === 1 ? 0 : 3_600_000));
+  add(item("caught"));
+  await until(() => seen.length === 1);
+  await sleep(50);
+  add(item("new"));
+  sender.online();
+  await empty();
+  assert.deepEqual(seen.filter(({ route }) => route.startsWith("2.")).map(({ ids }) => ids), [["new"]]);
+});
+
 test("where what judges can't be loaded, refused events don't keep back the others", async (t) => {
   const blocked = () => Promise.reject(new TypeError("Failed to fetch dynamically imported module"));
   const { seen, add, empty } = await start(t, (_, n) => n === 1 && { status: 400, body: { error: "malformed", detail: "…" } }, blocked);

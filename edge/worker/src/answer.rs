@@ -38,8 +38,13 @@ pub(crate) enum Refusal {
     #[error("the route is malformed")]
     Route,
     /// The route is of a placement that is not in force.
-    #[error("the route's epoch is unknown; the present one is {0}")]
-    Epoch(Epoch),
+    #[error("the route's epoch is unknown; the present one is {present}")]
+    Epoch {
+        /// The epoch for new routes.
+        present: Epoch,
+        /// How long ago the route's map ended, if that is known.
+        ended_ms_ago: Option<i64>,
+    },
     /// The body is refused.
     #[error("{0}")]
     Body(#[from] RequestError),
@@ -79,6 +84,8 @@ struct Refused<'a> {
     detail: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     epoch: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_ms_ago: Option<i64>,
 }
 
 impl Refusal {
@@ -89,7 +96,7 @@ impl Refusal {
             Refusal::Method => "method",
             Refusal::Key => "key",
             Refusal::Route => "route",
-            Refusal::Epoch(_) => "unknown_epoch",
+            Refusal::Epoch { .. } => "unknown_epoch",
             Refusal::Body(error) => error.as_str(),
             Refusal::OverQuota { .. } => "over_quota",
             Refusal::Busy => "busy",
@@ -105,7 +112,7 @@ impl Refusal {
             Refusal::Method => 405,
             Refusal::Key => 401,
             Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
-            Refusal::Route | Refusal::Epoch(_) | Refusal::Body(_) => 400,
+            Refusal::Route | Refusal::Epoch { .. } | Refusal::Body(_) => 400,
             Refusal::OverQuota { .. } => 429,
             Refusal::Busy | Refusal::Full | Refusal::Unavailable => 503,
             Refusal::Misconfigured => 500,
@@ -125,9 +132,14 @@ impl Refusal {
     /// The epoch for new routes, for a sender that knows of another.
     fn epoch(&self) -> Option<u32> {
         match self {
-            Refusal::Epoch(epoch) | Refusal::OverQuota { epoch, .. } => Some(epoch.number()),
+            Refusal::Epoch { present: epoch, .. } | Refusal::OverQuota { epoch, .. } => Some(epoch.number()),
             _ => None,
         }
+    }
+
+    /// How long ago the routes of an earlier map were last taken: who sent before that may have been counted there.
+    fn ended_ms_ago(&self) -> Option<i64> {
+        if let Refusal::Epoch { ended_ms_ago, .. } = self { *ended_ms_ago } else { None }
     }
 
     /// The refusal, counted by its reason.
@@ -140,7 +152,12 @@ impl Refusal {
     pub(crate) fn response(&self) -> Response {
         let retry_after = self.retry_after_s().map(|s| s.to_string());
         let headers: Vec<_> = retry_after.iter().map(|s| ("retry-after", &**s)).collect();
-        let refused = Refused { error: self.name(), detail: self.to_string(), epoch: self.epoch() };
+        let refused = Refused {
+            error: self.name(),
+            detail: self.to_string(),
+            epoch: self.epoch(),
+            ended_ms_ago: self.ended_ms_ago(),
+        };
         json(self.status(), &headers, &refused)
     }
 }

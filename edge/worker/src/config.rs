@@ -37,6 +37,9 @@ pub(crate) enum ConfigError {
     Placement(String),
 }
 
+/// What the clocks of two edges may differ by.
+const CLOCKS_MS: i64 = 5_000;
+
 /// `{"epoch":1,"regions":[{"name":"eu","pools":1,"relay":"https://…"}]}`, and if wanted `"shard":{"requests_per_s":1000}` and
 /// `"earlier":[{"epoch":…,"regions":[…],"until":"2026-01-31T12:00:00Z"}]`.
 #[derive(Deserialize)]
@@ -112,10 +115,17 @@ impl Config {
         })
     }
 
-    /// The map of an epoch, if its routes are taken now, at `now_ms`.
-    pub(crate) fn map_of(&self, epoch: Epoch, now_ms: i64) -> Option<&PlacementMap> {
-        let earlier = self.earlier.iter().filter(|(_, until_ms)| now_ms < *until_ms).map(|(map, _)| map);
-        std::iter::once(&self.map).chain(earlier).find(|map| map.epoch.map() == epoch.map())
+    /// The map of an epoch, if its routes are taken now, at `now_ms`; else how long ago they last were by any edge's clock, in ms, if
+    /// that is known.
+    pub(crate) fn map_of(&self, epoch: Epoch, now_ms: i64) -> Result<&PlacementMap, Option<i64>> {
+        if self.map.epoch.map() == epoch.map() {
+            return Ok(&self.map);
+        }
+        match self.earlier.iter().find(|(map, _)| map.epoch.map() == epoch.map()) {
+            Some((map, until_ms)) if now_ms < *until_ms => Ok(map),
+            Some((_, until_ms)) => Err(Some((now_ms - until_ms - CLOCKS_MS).max(0))),
+            None => Err(None),
+        }
     }
 
     /// The address of a region's relay.

@@ -120,9 +120,10 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         // A sender that knows of no routes: the client's first shard.
         None => Route { epoch: config.map.epoch, name: String::new() },
     };
-    let map = config.map_of(route.epoch, now()).ok_or(Refusal::Epoch(config.map.epoch))?;
+    let unknown = |ended_ms_ago| Refusal::Epoch { present: config.map.epoch, ended_ms_ago };
+    let map = config.map_of(route.epoch, now()).map_err(unknown)?;
     let placement = place(map, &key.client, &route, key.backfill).map_err(|error| match error {
-        PlacementError::UnknownEpoch(_) => Refusal::Epoch(config.map.epoch),
+        PlacementError::UnknownEpoch(_) => unknown(None),
         PlacementError::EmptyMap => Refusal::Misconfigured,
     })?;
     let visitor = visitor(request.headers(), &config, &key.client);

@@ -27,6 +27,7 @@ pub struct Builder {
     secret: Option<String>,
     dashboard: Option<PathBuf>,
     shard_requests_per_s: Option<u32>,
+    earlier: Vec<String>,
 }
 
 /// The running processes, in a folder of their own. Dropping it kills them and removes the folder; while panicking it shows
@@ -103,6 +104,12 @@ impl Builder {
         self
     }
 
+    /// Another placement map takes the place of the one before, whose routes are taken until a time; the first is of epoch 1.
+    pub fn next_map(mut self, until: &str) -> Self {
+        self.earlier.push(until.into());
+        self
+    }
+
     /// Fixes the secret, and with it every hash, where a figure is to be the same in each run.
     pub fn secret(mut self, secret: &str) -> Self {
         self.secret = Some(secret.into());
@@ -169,7 +176,11 @@ impl Builder {
             })
             .collect();
         edge.env("CATCHMENT_SECRET", Some(&text));
-        let mut placement = json!({"epoch": 1, "regions": placed});
+        let earlier: Vec<_> = (1..)
+            .zip(&self.earlier)
+            .map(|(epoch, until)| json!({"epoch": epoch, "regions": placed, "until": until}))
+            .collect();
+        let mut placement = json!({"epoch": 1 + earlier.len(), "regions": placed, "earlier": earlier});
         if let Some(requests_per_s) = self.shard_requests_per_s {
             placement["shard"] = json!({"requests_per_s": requests_per_s});
         }

@@ -167,6 +167,37 @@ async fn a_bad_request_is_refused_as_a_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn routes_of_an_earlier_map_are_taken_until_its_end_and_then_told_since_when_not() {
+    let ended = Timestamp::now() - Duration::from_secs(3_600);
+    let cluster =
+        Cluster::builder().next_map(&ended.to_string()).next_map("2100-01-01T00:00:00Z").start().await.unwrap();
+    let client = ClientId::new("shop").unwrap();
+    let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.live_key(&client));
+    let sent = |route: &'static str| {
+        let url = format!("{url}&r={route}");
+        async move {
+            let (status, answer) = post(&url, event(route).to_string()).await;
+            (status, serde_json::from_str::<Value>(&answer).unwrap())
+        }
+    };
+    for (route, duplicates) in [("3.a", 0), ("2.a", 0), ("2.a", 1)] {
+        let (status, answer) = sent(route).await;
+        assert_eq!((status, &answer["duplicates"], &answer["epoch"]), (202, &json!(duplicates), &json!(3)), "{answer}");
+    }
+    let (status, refusal) = sent("1.a").await;
+    assert_eq!((status, &refusal["error"], &refusal["epoch"]), (400, &json!("unknown_epoch"), &json!(3)), "{refusal}");
+    let ago = refusal["ended_ms_ago"].as_i64().unwrap();
+    assert!((HOUR_MS - 10_000..HOUR_MS + 120_000).contains(&ago), "{refusal}");
+    // Of a map that the deployment doesn't list, that isn't known.
+    let (status, refusal) = sent("4.a").await;
+    assert_eq!(
+        (status, &refusal["error"], refusal.get("ended_ms_ago")),
+        (400, &json!("unknown_epoch"), None),
+        "{refusal}"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn whoever_may_come_again_is_told_when() {
     const IN_WORK_OF_CLIENT_MAX: usize = 128;
     const RELAY_BYTES_MAX: usize = 64 << 20;

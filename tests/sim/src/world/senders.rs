@@ -21,8 +21,8 @@ pub(super) struct Sender {
     /// What its clock is ahead, in ms, which it tells by `sent_at`; `None`: it is right, and it tells nothing.
     pub(super) clock: Option<i64>,
     pub(super) queue: VecDeque<usize>,
-    /// The events of each request that isn't answered.
-    pub(super) inflight: BTreeMap<u64, Vec<usize>>,
+    /// When each request was sent that isn't answered, and its events.
+    pub(super) inflight: BTreeMap<u64, (i64, Vec<usize>)>,
     pub(super) failures: u32,
     /// It waits until then.
     pub(super) not_before: i64,
@@ -51,8 +51,8 @@ pub(super) enum Answer {
     Taken(Outcome, Epoch),
     /// 429.
     OverQuota { retry_after_ms: i64, epoch: Epoch },
-    /// 400: the route's map is no longer known, but this is.
-    UnknownEpoch(Epoch),
+    /// 400: the route's map is no longer taken, since so many ms, but this is.
+    UnknownEpoch(Epoch, i64),
     /// 400 or 503.
     Refused,
 }
@@ -119,7 +119,7 @@ impl World {
         let events: Vec<usize> = of_route.take(n).copied().collect();
         self.requests += 1;
         let number = self.requests;
-        self.senders[sender].inflight.insert(number, events.clone());
+        self.senders[sender].inflight.insert(number, (self.now, events.clone()));
         let sent_at = self.senders[sender].clock.map(|ahead| self.now + ahead);
         let broken = self.random.below(200) == 0;
         let request = Request { sender, number, route, events, sent_at, broken, again: false };
@@ -130,9 +130,9 @@ impl World {
 
     /// A sender hears of a request, or that there is no answer.
     pub(super) fn answered(&mut self, sender: usize, request: u64, answer: Option<Answer>) {
-        let Some(events) = self.senders[sender].inflight.remove(&request) else { return };
+        let Some((sent_at, events)) = self.senders[sender].inflight.remove(&request) else { return };
         let learned = match &answer {
-            Some(Answer::Taken(_, epoch) | Answer::OverQuota { epoch, .. } | Answer::UnknownEpoch(epoch)) => {
+            Some(Answer::Taken(_, epoch) | Answer::OverQuota { epoch, .. } | Answer::UnknownEpoch(epoch, _)) => {
                 Some(*epoch)
             }
             Some(Answer::Refused) | None => None,
@@ -162,7 +162,11 @@ impl World {
                 let wait = if self.random.below(4) == 0 { 500 } else { retry_after_ms };
                 self.pause(sender, wait);
             }
-            Some(Answer::UnknownEpoch(epoch)) => {
+            Some(Answer::UnknownEpoch(epoch, ended_ms_ago)) => {
+                if ended_ms_ago < self.now - sent_at {
+                    self.saw("a map ends while a request is out");
+                    events.iter().for_each(|&event| self.events[event].tried = true);
+                }
                 self.move_events(sender, &events, epoch);
                 self.at(1_000, Next::Send(sender));
             }
@@ -195,7 +199,7 @@ impl World {
     /// where it led before, which are given up.
     fn move_events(&mut self, sender: usize, events: &[usize], epoch: Epoch) {
         for &n in events {
-            let is_out = self.senders[sender].inflight.values().any(|others| others.contains(&n));
+            let is_out = self.senders[sender].inflight.values().any(|(_, others)| others.contains(&n));
             let event = &mut self.events[n];
             if event.tried || is_out {
                 self.saw("an event stays behind");

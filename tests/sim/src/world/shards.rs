@@ -48,13 +48,15 @@ pub(super) enum Output {
 }
 
 impl World {
-    /// The shard that a route leads to, which may be new, and the client's level there; `None` where its map isn't known any more.
-    fn shard_of(&mut self, request: &Request) -> Result<Option<(usize, u8)>, String> {
+    /// The shard that a route leads to, which may be new, and the client's level there; or the answer where its map has ended.
+    fn shard_of(&mut self, request: &Request) -> Result<Result<(usize, u8), Answer>, String> {
         let Sender { client, backfill, .. } = &self.senders[request.sender];
         let (client, backfill) = (client.clone(), *backfill);
-        let map =
-            self.maps.iter().find(|(map, until)| map.epoch.map() == request.route.epoch.map() && self.now < *until);
-        let Some((map, _)) = map else { return Ok(None) };
+        let map = self.maps.iter().find(|(map, _)| map.epoch.map() == request.route.epoch.map());
+        let Some((map, until)) = map else { return Err(format!("no map of {}", request.route)) };
+        if self.now >= *until {
+            return Ok(Err(Answer::UnknownEpoch(self.map().epoch, self.now - until)));
+        }
         let placement = place(map, &client, &request.route, backfill).map_err(|error| error.to_string())?;
         let level = placement.level;
         if map.epoch != self.map().epoch {
@@ -64,7 +66,7 @@ impl World {
             self.saw("a client's own shard");
         }
         if let Some(n) = self.shards.iter().position(|shard| shard.hop.placement.shard == placement.shard) {
-            return Ok(Some((n, level)));
+            return Ok(Ok((n, level)));
         }
         let region = self.regions.iter().position(|region| *region == placement.region).unwrap_or(0);
         let claims = Claims { client, identity: Identity::User, backfill, ignore_foreign_client: false };
@@ -82,7 +84,7 @@ impl World {
             posting: None,
             posted_at: 0,
         });
-        Ok(Some((self.shards.len() - 1, level)))
+        Ok(Ok((self.shards.len() - 1, level)))
     }
 
     fn clock(&self, shard: usize) -> i64 {
@@ -249,14 +251,16 @@ impl World {
 
     /// A request reaches its shard.
     pub(super) fn arrive(&mut self, request: Request) -> Result<(), String> {
-        let Some((shard, level)) = self.shard_of(&request)? else {
-            self.saw("an unknown map");
-            let Request { sender, number, again, .. } = request;
-            if !again {
-                let answer = Answer::UnknownEpoch(self.map().epoch);
-                self.send(Next::Answer { sender, request: number, answer }, None);
+        let (shard, level) = match self.shard_of(&request)? {
+            Ok(place) => place,
+            Err(answer) => {
+                self.saw("an unknown map");
+                let Request { sender, number, again, .. } = request;
+                if !again {
+                    self.send(Next::Answer { sender, request: number, answer }, None);
+                }
+                return Ok(());
             }
-            return Ok(());
         };
         request.events.iter().for_each(|&event| self.events[event].shards.push(shard));
         self.turn(shard);
