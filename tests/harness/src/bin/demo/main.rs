@@ -48,9 +48,11 @@ async fn main() -> ExitCode {
     let args = Args::parse();
     let once = args.once;
     let outcome = tokio::select! {
+        // It listens before anything is started.
+        biased;
+        asked = asked_to_stop() => asked.map(|()| !once),
         // What is dropped half-way stops its processes and removes its folder.
         outcome = run(args) => outcome,
-        asked = asked_to_stop() => asked.map(|()| !once),
     };
     match outcome {
         Ok(true) => ExitCode::SUCCESS,
