@@ -1,9 +1,10 @@
 //! `cargo xtask test`: format, lints, documentation, then all tests, against the real processes.
 
-use std::path::Path;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
-use std::{env, fs};
+use std::{env, fs, thread};
 
 use crate::builds::{self, native};
 use crate::steps::{Step, cargo, command, root, works};
@@ -71,14 +72,19 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     builds::edge()?;
     let simulation = command("target/debug/sim", &["--runs", SIM_RUNS]);
     Step::begin("simulate").run(simulation)?;
-    Step::begin("test the SDK's parts").run(node_tests("sdk/test", &[], "")?)?;
+    Step::begin("test the SDK's parts").run(node_tests(&[], test_files("sdk/test")?))?;
     tools::wrangler()?;
-    let dry_run = node_tests("tests/cloudflare", &[], "")?;
+    let dry_run = node_tests(&[], test_files("tests/cloudflare")?);
     Step::begin("deploy the Worker to Cloudflare, as a dry run").run(dry_run)?;
     builds::dashboard()?;
 
-    let runner: &[&str] = if works(cargo(&["nextest", "--version"])) { &["nextest", "run"] } else { &["test"] };
-    let mut tests = cargo(runner);
+    let mut tests = if works(cargo(&["nextest", "--version"])) {
+        // One more at a time than there are cores, since the longest mostly wait.
+        let threads = 1 + thread::available_parallelism().map_or(1, NonZero::get);
+        cargo(&["nextest", "run", "--test-threads", &threads.to_string()])
+    } else {
+        cargo(&["test"])
+    };
     tests.args(builds::NATIVE).args(CRASH_POINTS);
     tests.env("CATCHMENT_KILLS", if fast { KILLS_FAST } else { KILLS });
     tests.env("CATCHMENT_OVERLOAD_S", if fast { OVERLOAD_S_FAST } else { OVERLOAD_S });
@@ -95,16 +101,25 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// What takes its time, and has the others beside it; and what is measured, alone.
+const LONG: &str = "sessions.test.mjs";
+const MEASURED: &str = "paint.test.mjs";
+
 /// The SDK and the dashboard in a real Chromium, against the real processes.
 fn browser(chromium: &Path) -> Result<(), String> {
-    // Whose visitors are offline for a minute begins, and has the others beside it.
-    let mut node = node_tests("tests/browser", &["--test-concurrency=2"], "sessions.test.mjs")?;
-    node.env("CATCHMENT_CHROMIUM", chromium);
-    Step::begin("test in a browser").run(node)
+    let mut files = test_files("tests/browser")?;
+    files.sort_by_key(|file| !file.ends_with(LONG));
+    let (measured, files) = files.into_iter().partition(|file| file.ends_with(MEASURED));
+    for (step, files) in [("test in a browser", files), ("measure in a browser", measured)] {
+        let mut node = node_tests(&["--test-concurrency=2"], files);
+        node.env("CATCHMENT_CHROMIUM", chromium);
+        Step::begin(step).run(node)?;
+    }
+    Ok(())
 }
 
-/// Node over a folder's tests, of which one file comes first.
-fn node_tests(folder: &str, flags: &[&str], first: &str) -> Result<Command, String> {
+/// A folder's tests for Node, by name.
+fn test_files(folder: &str) -> Result<Vec<PathBuf>, String> {
     let folder = root().join(folder);
     let read = |error| format!("{} can't be read: {error}.", folder.display());
     let mut files = Vec::new();
@@ -114,8 +129,13 @@ fn node_tests(folder: &str, flags: &[&str], first: &str) -> Result<Command, Stri
             files.push(path);
         }
     }
-    files.sort_by_key(|path| (!path.ends_with(first), path.clone()));
+    files.sort();
+    Ok(files)
+}
+
+/// Node over tests.
+fn node_tests(flags: &[&str], files: Vec<PathBuf>) -> Command {
     let mut node = command("node", &["--test", "--test-reporter=spec"]);
     node.args(flags).args(files);
-    Ok(node)
+    node
 }
