@@ -150,36 +150,21 @@ impl Cell {
 
     /// Reads the stored form, all of it.
     pub fn decode_stored(bytes: &[u8]) -> Result<Cell, DecodeError> {
-        let mut reader = stored(bytes)?;
+        let mut reader = Reader::new(bytes);
+        match reader.u8()? {
+            STORED_VERSION => {}
+            version => return Err(DecodeError::Version(version)),
+        }
         let cell = Cell::decode(&mut reader, |reader| reader.str(NAME_BYTES_MAX))?;
         reader.finish()?;
         Ok(cell)
     }
 
-    /// Reads the count and what is wanted beside it of the stored form; the cell is empty of all else.
-    pub fn decode_wanted(bytes: &[u8], wanted: Wanted) -> Result<Cell, DecodeError> {
-        let mut reader = stored(bytes)?;
-        let mut cell = Cell { count: reader.uv()?, ..Cell::default() };
-        if wanted.users {
-            cell.users = Users::decode(&mut reader)?;
-        } else if wanted.measures {
-            Users::skip(&mut reader)?;
-        }
-        if wanted.measures {
-            cell.measures = Measures::decode(&mut reader, |reader| reader.str(NAME_BYTES_MAX))?;
-        }
-        Ok(cell)
-    }
-
     /// Writes a cell; `put_name` writes a measure's name.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>, mut put_name: impl FnMut(&mut Vec<u8>, &str)) {
+    pub(crate) fn encode(&self, out: &mut Vec<u8>, put_name: impl FnMut(&mut Vec<u8>, &str)) {
         put_uv(out, self.count);
         self.users.encode(out);
-        put_uv(out, self.measures.len() as u64);
-        for (name, measure) in self.measures.iter() {
-            put_name(out, name);
-            measure.encode(out);
-        }
+        self.measures.encode(out, put_name);
     }
 
     /// Reads a cell; `name` reads a measure's name.
@@ -188,15 +173,6 @@ impl Cell {
         name: impl Fn(&mut Reader<'a>) -> Result<&'a str, DecodeError>,
     ) -> Result<Cell, DecodeError> {
         Ok(Cell { count: reader.uv()?, users: Users::decode(reader)?, measures: Measures::decode(reader, name)? })
-    }
-}
-
-/// What follows the version of a stored cell.
-fn stored(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
-    let mut reader = Reader::new(bytes);
-    match reader.u8()? {
-        STORED_VERSION => Ok(reader),
-        version => Err(DecodeError::Version(version)),
     }
 }
 

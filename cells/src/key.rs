@@ -44,6 +44,15 @@ pub struct CellKey {
 }
 
 impl Tier {
+    /// What answers call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Tier::Minute => "minute",
+            Tier::Hour => "hour",
+            Tier::Day => "day",
+        }
+    }
+
     pub(crate) fn from_byte(byte: u8) -> Result<Self, DecodeError> {
         match byte {
             1 => Ok(Tier::Minute),
@@ -115,14 +124,25 @@ pub fn read_place<'a>(reader: &mut Reader<'a>, values: &mut [Option<&'a str>]) -
     Ok(bucket)
 }
 
-fn bucket_prefix(client: &ClientId, cube: &str, tier: Tier, bucket: i64) -> Vec<u8> {
+/// What the keys of a client's cube in one tier begin with.
+pub fn series(client: &ClientId, cube: &str, tier: Tier) -> Vec<u8> {
     let mut out = Vec::with_capacity(client.as_str().len() + cube.len() + 32);
     out.extend_from_slice(client.as_str().as_bytes());
     out.push(0);
     out.extend_from_slice(cube.as_bytes());
     out.push(0);
     out.push(tier as u8);
+    out
+}
+
+/// Writes a bucket, so that buckets sort as their bytes do.
+pub fn put_bucket(out: &mut Vec<u8>, bucket: i64) {
     out.extend_from_slice(&(bucket as u64 ^ (1 << 63)).to_be_bytes());
+}
+
+fn bucket_prefix(client: &ClientId, cube: &str, tier: Tier, bucket: i64) -> Vec<u8> {
+    let mut out = series(client, cube, tier);
+    put_bucket(&mut out, bucket);
     out
 }
 

@@ -61,6 +61,7 @@ impl Users {
                 self.0 = Form::Registers(registers);
             }
             (Form::Coupons(_), Form::Coupons(theirs)) if theirs.len() == 1 => self.insert(theirs[0]),
+            (Form::Coupons(ours), Form::Coupons(theirs)) if ours.is_empty() => ours.extend_from_slice(theirs),
             (Form::Coupons(ours), Form::Coupons(theirs)) => {
                 ours.extend_from_slice(theirs);
                 // The stable sort finds the two ascending runs and merges them.
@@ -146,7 +147,7 @@ impl Users {
     }
 
     /// Passes over what [`encode`](Self::encode) wrote.
-    pub(crate) fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
+    pub fn skip(reader: &mut Reader<'_>) -> Result<(), DecodeError> {
         match reader.u8()? {
             COUPONS => {
                 for _ in 0..reader.count(1)? {

@@ -39,3 +39,5 @@ pub const UPDATE_BURST_BYTES: i64 = 16 << 10;
 pub const UPDATE_PAUSE_MS_MAX: i64 = 5_000;
 /// Rows that are remembered as gone, for readers that resume; one that missed more gets a snapshot.
 pub const GONE_MAX: usize = 1_000;
+/// Bytes of cells that are kept of the store once a question has read them.
+pub const KEPT_BYTES_MAX: usize = 96 << 20;

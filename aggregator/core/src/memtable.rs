@@ -24,6 +24,32 @@ pub struct Memtable {
     bytes: usize,
 }
 
+/// Where the cells of one bucket belong.
+#[derive(Debug, Clone, Copy)]
+pub struct Place<'a> {
+    /// Whose.
+    pub client: &'a ClientId,
+    /// The cube's name.
+    pub cube: &'a str,
+    /// How many values its cells have.
+    pub dimensions: usize,
+    /// The bucket's size.
+    pub tier: Tier,
+    /// Its start, as a minute.
+    pub bucket: i64,
+}
+
+impl Place<'_> {
+    /// The key of a cell.
+    pub fn key(&self, values: &Values) -> CellKey {
+        let (client, cube) = (self.client.clone(), self.cube.into());
+        CellKey { client, cube, tier: self.tier, bucket: self.bucket, values: values.clone() }
+    }
+}
+
+/// The cells of one bucket by their values.
+pub type Bucket<'a> = BTreeMap<&'a Values, Cow<'a, Cell>>;
+
 impl Memtable {
     /// Adds a frame's cells. The cubes' dimensions must be those that earlier frames had.
     pub fn merge(&mut self, block: CellsBlock) {
@@ -72,8 +98,8 @@ impl Memtable {
             .flat_map(|(minute, cells)| cells.iter().map(|(values, cell)| (*minute, values, cell)))
     }
 
-    /// All that a flush writes: every cell of every minute, and of the hours and days these lie in.
-    pub fn for_each_tier(&self, zone: &TimeZone, mut write: impl FnMut(CellKey, &Cell)) {
+    /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in.
+    pub fn for_each_tier(&self, zone: &TimeZone, mut write: impl FnMut(Place<'_>, Bucket<'_>)) {
         for (client, section) in &self.cells.0 {
             for (name, cube) in section {
                 for tier in [Tier::Minute, Tier::Hour, Tier::Day] {
@@ -84,10 +110,8 @@ impl Memtable {
                         .map(|(minute, cells)| (rollup::floor(tier, *minute, zone), cells))
                         .collect();
                     for minutes in minutes.chunk_by(|a, b| a.0 == b.0) {
-                        for (values, cell) in merge_minutes(minutes) {
-                            let (client, cube) = (client.clone(), name.clone());
-                            write(CellKey { client, cube, tier, bucket: minutes[0].0, values: values.clone() }, &cell);
-                        }
+                        let (dimensions, bucket) = (cube.dimensions.len(), minutes[0].0);
+                        write(Place { client, cube: name, dimensions, tier, bucket }, merge_minutes(minutes));
                     }
                 }
             }
@@ -110,8 +134,8 @@ pub fn add_counters(cells: &mut CellsBlock, counters: CountersBlock) {
 }
 
 /// The cells of one bucket, from those of its minutes.
-fn merge_minutes<'a>(minutes: &[(i64, &'a BTreeMap<Values, Cell>)]) -> BTreeMap<&'a Values, Cow<'a, Cell>> {
-    let mut merged: BTreeMap<&Values, Cow<'_, Cell>> = BTreeMap::new();
+fn merge_minutes<'a>(minutes: &[(i64, &'a BTreeMap<Values, Cell>)]) -> Bucket<'a> {
+    let mut merged = Bucket::new();
     for (values, cell) in minutes.iter().flat_map(|(_, cells)| cells.iter()) {
         match merged.entry(values) {
             Entry::Occupied(mut ours) => ours.get_mut().to_mut().merge(cell),

@@ -196,8 +196,11 @@ struct Rows(BTreeMap<CellKey, Vec<Cell>>);
 
 impl Rows {
     fn flush(&mut self, memtable: &mut Memtable) {
-        std::mem::take(memtable)
-            .for_each_tier(&TimeZone::UTC, |key, cell| self.0.entry(key).or_default().push(cell.clone()));
+        std::mem::take(memtable).for_each_tier(&TimeZone::UTC, |place, cells| {
+            for (values, cell) in cells {
+                self.0.entry(place.key(values)).or_default().push(cell.into_owned());
+            }
+        });
     }
 
     fn fold(&mut self) {

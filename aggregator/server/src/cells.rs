@@ -1,31 +1,35 @@
 //! The cells of all clients: what the memtable and the store hold, seen as one, under one lock for the tables.
 
-use std::collections::BTreeSet;
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::collections::{BTreeSet, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use catchment_aggregator_core::answer::{Answer, TooMuch};
-use catchment_aggregator_core::limits::QUESTION_CELLS_MAX;
+use catchment_aggregator_core::block::{Decoded, stretch, stretch_minutes};
+use catchment_aggregator_core::kept::Kept;
+use catchment_aggregator_core::limits::{KEPT_BYTES_MAX, QUESTION_CELLS_MAX};
 use catchment_aggregator_core::log::needed_from;
-use catchment_aggregator_core::planner::Cube;
-use catchment_aggregator_core::runs::Folder;
+use catchment_aggregator_core::planner::{Cube, Span};
+use catchment_aggregator_core::runs::{Folder, Stretch};
 use catchment_aggregator_core::tables::{Blocks, CubeError};
 use catchment_aggregator_core::{LogRow, Plan, Tables};
 use catchment_cells::cell::Wanted;
 use catchment_cells::frame::CellsBlock;
-use catchment_cells::key::Values;
+use catchment_cells::key::{Values, series};
 use catchment_cells::{Cell, ClientId, Secret};
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::config::Limits;
 use crate::live::Feed;
-use crate::store::{Cursor, Store, StoreError};
+use crate::store::{Cursor, Snapshot, Store, StoreError};
 
 /// Names of measures that are told at most.
 const MEASURES_MAX: usize = 1_000;
 /// Cells between two looks at the clock.
 const CELLS_PER_LOOK: u64 = 1_024;
+/// Stretches that may wait to be folded because a question found several runs there.
+const SCATTERED_MAX: usize = 10_000;
 
 /// All cells, for the writer, the keeper and questions.
 pub(crate) struct Cells {
@@ -33,7 +37,20 @@ pub(crate) struct Cells {
     /// What the tables' times count from.
     started: Instant,
     tables: RwLock<Tables>,
+    /// Taken while the tables are locked, or alone.
+    kept: Mutex<Kept>,
+    /// Where questions found several runs.
+    scattered: Mutex<HashSet<Stretch>>,
     feed: Arc<Feed>,
+}
+
+/// The store as a question sees it.
+struct View {
+    snapshot: Snapshot,
+    /// The last flush that it has.
+    through: u64,
+    /// The run of the memtable that is being flushed, which the snapshot may have or not.
+    without_run: Option<u64>,
 }
 
 /// An answer, and what it is made of.
@@ -69,7 +86,9 @@ impl Cells {
         let flushed = store.cursor(Cursor::Flushed)?;
         let forwarded = if forwards { Some(store.cursor(Cursor::Forwarded)?) } else { None };
         let tables = Tables::new(limits.into(), flushed, store.newest_cut_at()?, store.cubes()?);
-        let cells = Cells { store, started: Instant::now(), tables: RwLock::new(tables), feed };
+        let kept = Mutex::new(Kept::new(flushed, KEPT_BYTES_MAX));
+        let (started, tables, scattered) = (Instant::now(), RwLock::new(tables), Mutex::default());
+        let cells = Cells { store, started, tables, kept, scattered, feed };
         let mut folder = Folder::default();
         for row in cells.store.rows(needed_from(flushed, forwarded)) {
             let row = row?;
@@ -115,9 +134,19 @@ impl Cells {
     /// Writes the open memtable to the store. One caller at a time: the keeper.
     pub(crate) fn flush(&self, folder: &mut Folder) -> Result<(), StoreError> {
         let Some(frozen) = self.write().freeze() else { return Ok(()) };
-        self.store.flush(&frozen, &zone(), folder)?;
-        self.write().flushed();
+        let touched = self.store.flush(&frozen, &zone())?;
+        {
+            let mut tables = self.write();
+            self.kept().flushed(frozen.run, &touched);
+            tables.flushed();
+        }
+        folder.flushed(touched);
         Ok(())
+    }
+
+    /// Where questions found several runs since the last look.
+    pub(crate) fn scattered(&self) -> HashSet<Stretch> {
+        std::mem::take(&mut self.scattered.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Whether it is worth it to cut the log off at a position.
@@ -199,14 +228,17 @@ impl Cells {
             }
             visit(bucket, values, cell)
         };
-        let (frozen, snapshot, position, as_of) = {
+        let (frozen, view, position, as_of) = {
             let tables = self.read();
             let mut borrowed = Vec::new();
             for (minute, values, cell) in tables.scan(client, &plan.cube.name, start, end) {
                 visit(minute, borrow(values, &mut borrowed), cell)?;
             }
             drop(borrowed);
-            (tables.frozen(), self.store.snapshot(), tables.position(), tables.as_of())
+            let frozen = tables.frozen();
+            let (through, without_run) = (self.kept().through(), frozen.as_ref().map(|frozen| frozen.run));
+            let view = View { snapshot: self.store.snapshot(), through, without_run };
+            (frozen, view, tables.position(), tables.as_of())
         };
         if let Some(frozen) = &frozen {
             let mut borrowed = Vec::new();
@@ -214,12 +246,73 @@ impl Cells {
                 visit(minute, borrow(values, &mut borrowed), cell)?;
             }
         }
-        // The snapshot may hold the frozen memtable's run already, or not: those cells were just visited.
-        let without_run = frozen.map(|frozen| frozen.run);
         for span in &plan.spans {
-            snapshot.scan((client, &plan.cube), *span, without_run, wanted, &mut visit)?;
+            self.visit_span(&view, &series(client, &plan.cube.name, span.tier), *span, wanted, &mut visit)?;
         }
         Ok((position, as_of))
+    }
+
+    /// Visits the cells of a span in the store: those that are kept, and between these the rest in one scan each, which are
+    /// kept from here on.
+    fn visit_span(
+        &self,
+        view: &View,
+        series: &[u8],
+        Span { tier, from, to }: Span,
+        wanted: Wanted,
+        mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), AnswerError>,
+    ) -> Result<(), AnswerError> {
+        let starts = (stretch(tier, from)..to).step_by(stretch_minutes(tier) as usize);
+        let mut stretches = starts.map(|start| (start, Stretch::of(series, tier, start))).peekable();
+        let kept = |stretch: &Stretch| self.kept().get(stretch, wanted, view.through);
+        while let Some(first) = stretches.next() {
+            if let Some(blocks) = kept(&first.1) {
+                blocks.iter().try_for_each(|block| block.visit(from, to, &mut visit))?;
+                continue;
+            }
+            let mut missing = vec![first];
+            while let Some(next) = stretches.next_if(|(_, next)| kept(next).is_none()) {
+                missing.push(next);
+            }
+            let (Some((_, first)), Some((_, last))) = (missing.first(), missing.last()) else { continue };
+            let rows = view.snapshot.blocks(first, last, wanted);
+            let mut missing = missing.into_iter();
+            let mut read: Option<Read> = None;
+            for row in rows {
+                let (first, run, block) = row?;
+                if view.without_run == Some(run) {
+                    continue;
+                }
+                let start = stretch(tier, first);
+                while read.as_ref().is_none_or(|read| read.start != start) {
+                    let Some(next) = missing.next() else { break };
+                    read.replace(Read::of(next)).into_iter().for_each(|read| self.keep(view, wanted, read));
+                }
+                block.visit(from, to, &mut visit)?;
+                if let Some(read) = &mut read {
+                    read.take(run, block);
+                }
+            }
+            read.into_iter().chain(missing.map(Read::of)).for_each(|read| self.keep(view, wanted, read));
+        }
+        Ok(())
+    }
+
+    /// Keeps what was read of a stretch, and has it folded where that was in several runs.
+    fn keep(&self, view: &View, wanted: Wanted, read: Read) {
+        if read.is_scattered {
+            let mut scattered = self.scattered.lock().unwrap_or_else(PoisonError::into_inner);
+            if scattered.len() < SCATTERED_MAX {
+                scattered.insert(read.stretch.clone());
+            }
+        }
+        if let Some(blocks) = read.blocks {
+            self.kept().put(read.stretch, wanted, view.through, blocks);
+        }
+    }
+
+    fn kept(&self) -> MutexGuard<'_, Kept> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The tables' clock, in ms.
@@ -234,6 +327,34 @@ impl Cells {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What was read of a stretch.
+struct Read {
+    start: i64,
+    stretch: Stretch,
+    run: Option<u64>,
+    is_scattered: bool,
+    /// None once they are too many to be kept.
+    blocks: Option<Vec<Decoded>>,
+    bytes: usize,
+}
+
+impl Read {
+    fn of((start, stretch): (i64, Stretch)) -> Read {
+        Read { start, stretch, run: None, is_scattered: false, blocks: Some(Vec::new()), bytes: 0 }
+    }
+
+    fn take(&mut self, run: u64, block: Decoded) {
+        self.is_scattered |= self.run.replace(run).is_some_and(|other| other != run);
+        self.bytes += block.memory_bytes();
+        if self.bytes > KEPT_BYTES_MAX / 4 {
+            self.blocks = None;
+        }
+        if let Some(blocks) = &mut self.blocks {
+            blocks.push(block);
+        }
     }
 }
 

@@ -51,8 +51,9 @@ impl Keeper {
             self.flush()?;
         }
         self.truncate(flush)?;
-        let Some(bucket) = self.folder.pop() else { return Ok(false) };
-        metrics::count_folded(self.cells.store().fold(&bucket)?);
+        self.cells.scattered().into_iter().for_each(|stretch| self.folder.suggest(stretch));
+        let Some(stretch) = self.folder.pop() else { return Ok(false) };
+        metrics::count_folded(self.cells.store().fold(&stretch)?);
         Ok(true)
     }
 

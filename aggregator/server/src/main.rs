@@ -42,6 +42,9 @@ struct Arguments {
     /// Prints the keys of this client, and does nothing else.
     #[arg(long, value_name = "CLIENT", value_parser = |text: &str| ClientId::new(text))]
     keys: Option<ClientId>,
+    /// Prints the bytes that each cube takes in the store, of all clients, as one JSON object, and does nothing else.
+    #[arg(long, conflicts_with = "keys")]
+    sizes: bool,
 }
 
 fn main() -> ExitCode {
@@ -50,6 +53,15 @@ fn main() -> ExitCode {
         return match Config::load(&arguments.config).and_then(|config| config.secret()) {
             Ok(secret) => {
                 println!("{}", keys::of(client, &secret));
+                ExitCode::SUCCESS
+            }
+            Err(error) => not_started(&error.to_string()),
+        };
+    }
+    if arguments.sizes {
+        return match sizes(&arguments) {
+            Ok(sizes) => {
+                println!("{sizes}");
                 ExitCode::SUCCESS
             }
             Err(error) => not_started(&error.to_string()),
@@ -83,6 +95,12 @@ fn main() -> ExitCode {
 
 async fn start(arguments: &Arguments) -> Result<Server, StartError> {
     Server::start(Config::load(&arguments.config)?, metrics::install().map_err(StartError::Metrics)?).await
+}
+
+fn sizes(arguments: &Arguments) -> Result<serde_json::Value, StartError> {
+    let store = store::Store::open(&Config::load(&arguments.config)?.data)?;
+    let sizes = store.sizes()?.into_iter().map(|((cube, tier), bytes)| (format!("{cube}_{tier}_bytes"), bytes.into()));
+    Ok(serde_json::Value::Object(sizes.collect()))
 }
 
 fn not_started(problem: &str) -> ExitCode {

@@ -1,7 +1,7 @@
 //! The measures of a cell, by name.
 
 use super::Measure;
-use crate::codec::{DecodeError, Reader};
+use crate::codec::{DecodeError, Reader, put_uv};
 
 /// The fewest bytes of an encoded measure with its name.
 const MEASURE_BYTES_MIN: usize = 6;
@@ -50,8 +50,17 @@ impl Measures {
         }
     }
 
-    /// Reads `uv n ‖ n × (name ‖ measure)`; `name` reads a name.
-    pub(super) fn decode<'a>(
+    /// Writes `uv n ‖ n × (name ‖ measure)`; `put_name` writes a name.
+    pub fn encode(&self, out: &mut Vec<u8>, mut put_name: impl FnMut(&mut Vec<u8>, &str)) {
+        put_uv(out, self.len() as u64);
+        for (name, measure) in self.iter() {
+            put_name(out, name);
+            measure.encode(out);
+        }
+    }
+
+    /// Reads what [`encode`](Self::encode) wrote; `name` reads a name.
+    pub fn decode<'a>(
         reader: &mut Reader<'a>,
         name: impl Fn(&mut Reader<'a>) -> Result<&'a str, DecodeError>,
     ) -> Result<Self, DecodeError> {

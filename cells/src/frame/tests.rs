@@ -3,10 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::cell::{Cell, Measures, Wanted};
+use crate::cell::Cell;
 use crate::client::ClientId;
 use crate::secret::Secret;
-use crate::users::{Coupon, Users};
+use crate::users::Coupon;
 
 fn secret() -> Secret {
     Secret::new(&[9; 32]).unwrap()
@@ -141,16 +141,6 @@ proptest! {
         let mut bytes = Vec::new();
         cell.encode_stored(&mut bytes);
         prop_assert_eq!(Cell::decode_stored(&bytes).unwrap(), cell);
-    }
-
-    #[test]
-    fn what_is_wanted_of_a_stored_cell_is_as_it_was_stored(cell in cell(), users: bool, measures: bool) {
-        let mut bytes = Vec::new();
-        cell.encode_stored(&mut bytes);
-        let read = Cell::decode_wanted(&bytes, Wanted { users, measures }).unwrap();
-        prop_assert_eq!(read.count, cell.count);
-        prop_assert_eq!(read.users, if users { cell.users } else { Users::default() });
-        prop_assert_eq!(read.measures, if measures { cell.measures } else { Measures::default() });
     }
 }
 

@@ -113,9 +113,12 @@ pub(crate) fn blocks(bytes: &[u8]) -> bool {
     let mut memtable = Memtable::default();
     memtable.merge(block);
     memtable.merge(draft.cells);
-    memtable.for_each_tier(&TimeZone::UTC, |key, cell| {
-        assert!(CellKey::decode(&key.encode(), key.values.len()) == Ok((key, &[])));
-        check_stored(cell);
+    memtable.for_each_tier(&TimeZone::UTC, |place, cells| {
+        for (values, cell) in cells {
+            let key = place.key(values);
+            assert!(CellKey::decode(&key.encode(), key.values.len()) == Ok((key, &[])));
+            check_stored(&cell);
+        }
     });
     true
 }

@@ -3,18 +3,20 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
+use catchment_aggregator_core::block::Block;
 use catchment_aggregator_core::ingest::{self, Writer};
 use catchment_aggregator_core::log::needed_from;
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
-use catchment_aggregator_core::runs::{Change, Fold, Folder, split_run};
+use catchment_aggregator_core::runs::{Folder, fold, split_row_key};
 use catchment_aggregator_core::tables::{Blocks, Bounds, CubeError};
 use catchment_aggregator_core::{LogRow, Tables, Watched, forwarding};
 use catchment_cells::ack::Ack;
+use catchment_cells::cell::Wanted;
 use catchment_cells::frame::{CellsBlock, Producer};
 use catchment_cells::key::CellKey;
 use catchment_cells::limits::LINK_WINDOW;
-use catchment_cells::{Cell, ClientId, Secret, cube};
+use catchment_cells::{Cell, ClientId, Secret};
 use jiff::tz::TimeZone;
 
 use crate::disk::Disk;
@@ -228,22 +230,17 @@ impl Aggregator {
             memory.tables.truncate(position);
             steps.step()?;
         }
-        while let Some(bucket) = memory.folder.pop() {
-            let mut fold = Fold::default();
-            let mut changes = Vec::new();
-            let mut note = |change: Change<'_>| changes.push(owned(change));
-            let rows: Vec<_> = self.disk.prefix(CELLS, &bucket).map(|(k, v)| (k.to_vec(), v.to_vec())).collect();
-            for (key, value) in rows {
-                fold.row(&key, &value, &mut note).map_err(|_| Died)?;
-            }
-            fold.finish(&mut note);
+        while let Some(stretch) = memory.folder.pop() {
+            let rows: Vec<_> =
+                self.disk.from(CELLS, &stretch.from).take_while(|(key, _)| **key < *stretch.to).collect();
+            let folded = fold(&rows).map_err(|_| Died)?;
             // Not synced.
             self.disk.begin();
-            for (key, value) in changes {
-                match value {
-                    Some(value) => self.disk.put(CELLS, &key, value),
-                    None => self.disk.remove(CELLS, &key),
-                }
+            for (key, block) in folded.put {
+                self.disk.put(CELLS, &key, block);
+            }
+            for key in folded.remove {
+                self.disk.remove(CELLS, &key);
             }
             steps.step()?;
         }
@@ -299,14 +296,18 @@ impl Aggregator {
     /// Every cell of the disk, after a flush: the runs of a key merged.
     pub fn cells(&self) -> Result<HashMap<CellKey, Cell>, String> {
         let mut cells: HashMap<CellKey, Cell> = HashMap::new();
-        for (row_key, value) in self.disk.from(CELLS, &[]) {
-            let (key, _) = split_run(row_key).map_err(|error| error.to_string())?;
-            let name = key.split(|&byte| byte == 0).nth(1).unwrap_or_default();
-            let known = cube::DEFAULT.iter().chain([&cube::RECEIVED]).find(|cube| cube.name.as_bytes() == name);
-            let dimensions = known.ok_or("an unknown cube")?.dimensions.len();
-            let (key, _) = CellKey::decode(key, dimensions).map_err(|error| error.to_string())?;
-            let cell = Cell::decode_stored(value).map_err(|error| error.to_string())?;
-            cells.entry(key).or_default().merge(&cell);
+        for (row_key, block) in self.disk.from(CELLS, &[]) {
+            let (series, first, _) = split_row_key(row_key).map_err(|error| error.to_string())?;
+            // Without values and run the key is that of a cube without dimensions.
+            let place = &row_key[..series.len() + size_of_val(&first)];
+            let (place, _) = CellKey::decode(place, 0).map_err(|error| error.to_string())?;
+            let mut block = Block::open(first, block).map_err(|error| error.to_string())?;
+            let all = Wanted { users: true, measures: true };
+            while let Some((bucket, places, cell)) = block.next(all).map_err(|error| error.to_string())? {
+                let values =
+                    block.values(&places)[..block.dimensions()].iter().map(|value| value.map(Into::into)).collect();
+                cells.entry(CellKey { bucket, values, ..place.clone() }).or_default().merge(&cell);
+            }
         }
         Ok(cells)
     }
@@ -329,7 +330,7 @@ fn flush(
 ) -> Result<(), Died> {
     let Some(frozen) = tables.freeze() else { return Ok(()) };
     let mut rows = Vec::new();
-    frozen.for_each_row(&TimeZone::UTC, folder, |key, cell| rows.push((key, stored(cell))));
+    let touched = frozen.for_each_row(&TimeZone::UTC, |key, block| rows.push((key, block)));
     step()?;
     disk.begin();
     for (key, value) in rows {
@@ -339,22 +340,9 @@ fn flush(
     step()?;
     disk.sync(usize::MAX);
     step()?;
-    folder.flushed();
+    folder.flushed(touched);
     tables.flushed();
     Ok(())
-}
-
-fn owned(change: Change<'_>) -> (Vec<u8>, Option<Vec<u8>>) {
-    match change {
-        Change::Remove(key) => (key, None),
-        Change::Put(key, cell) => (key, Some(stored(cell))),
-    }
-}
-
-fn stored(cell: &Cell) -> Vec<u8> {
-    let mut out = Vec::new();
-    cell.encode_stored(&mut out);
-    out
 }
 
 fn mark(disk: &Disk, producer: &Producer) -> Option<Mark> {

@@ -1,21 +1,18 @@
-//! Cells on disk: rows of `(store key, run)`. A flush writes a run; a fold merges the runs of a key.
+//! Cells on disk: blocks, in rows of `(series, first bucket, run)`. A flush writes a run; a fold merges the runs of a stretch.
 
-use catchment_aggregator_core::planner::{Cube, Span};
-use catchment_aggregator_core::runs::{Change, Fold, Folder, split_run};
+use std::collections::BTreeMap;
+
+use catchment_aggregator_core::block::Decoded;
+use catchment_aggregator_core::runs::{Stretch, fold, split_row_key};
 use catchment_aggregator_core::tables::Frozen;
 use catchment_cells::cell::Wanted;
-use catchment_cells::codec::{DecodeError, Reader};
-use catchment_cells::key::{CellKey, read_place};
-use catchment_cells::limits::CUBE_DIMENSIONS_MAX;
-use catchment_cells::{Cell, ClientId};
-use fjall::{OwnedWriteBatch, Readable};
+use catchment_cells::codec::DecodeError;
+use catchment_cells::key::CellKey;
+use fjall::Readable;
 use jiff::tz::TimeZone;
 
 use super::{Cursor, Store, StoreError};
 use crate::crash;
-
-/// Rows that one batch of a fold removes, roughly.
-const FOLD_BATCH_ROWS: usize = 2_000;
 
 /// The cells as they were at one moment.
 pub(crate) struct Snapshot {
@@ -25,103 +22,75 @@ pub(crate) struct Snapshot {
 
 impl Store {
     /// Writes a memtable as one run, with the hours and days made of its minutes and the log position that cells now
-    /// reach, in one synced batch.
-    pub(crate) fn flush(&self, frozen: &Frozen, zone: &TimeZone, folder: &mut Folder) -> Result<(), StoreError> {
+    /// reach, in one synced batch. Returns the stretches that it wrote to.
+    pub(crate) fn flush(&self, frozen: &Frozen, zone: &TimeZone) -> Result<Vec<Stretch>, StoreError> {
         let mut batch = self.synced_batch();
-        frozen.for_each_row(zone, folder, |row_key, cell| self.put_cell(&mut batch, row_key, cell));
+        let touched = frozen.for_each_row(zone, |row_key, block| batch.insert(&self.blocks, row_key, block));
         batch.insert(&self.meta, Cursor::Flushed.key(), frozen.run.to_le_bytes());
         crash::point("flush.before_commit");
         batch.commit()?;
         crash::point("flush.after_commit");
-        folder.flushed();
-        Ok(())
+        Ok(touched)
     }
 
-    /// Merges the runs of each key of a bucket into one, and says how many rows that removed.
-    pub(crate) fn fold(&self, bucket: &[u8]) -> Result<usize, StoreError> {
-        let mut removed = 0;
+    /// Merges the runs of a stretch into one, and says how many rows that removed.
+    pub(crate) fn fold(&self, stretch: &Stretch) -> Result<usize, StoreError> {
+        let rows = self.blocks.range(&*stretch.from..&*stretch.to).map(fjall::Guard::into_inner);
+        let folded = fold(&rows.collect::<Result<Vec<_>, _>>()?).map_err(block_row)?;
+        let removed = folded.remove.len();
+        // Not synced: a fold that is lost leaves its runs as they were.
         let mut batch = self.database.batch();
-        let mut fold = Fold::default();
-        let mut apply = |batch: &mut OwnedWriteBatch, change: Change<'_>| match change {
-            Change::Remove(row_key) => {
-                batch.remove(&self.cells, row_key);
-                removed += 1;
-            }
-            Change::Put(row_key, cell) => self.put_cell(batch, row_key, cell),
-        };
-        for guard in self.cells.prefix(bucket) {
-            let (row_key, value) = guard.into_inner()?;
-            let complete = fold.row(&row_key, &value, |change| apply(&mut batch, change)).map_err(cell_row)?;
-            if complete && batch.len() >= FOLD_BATCH_ROWS {
-                self.commit_fold(std::mem::replace(&mut batch, self.database.batch()))?;
-            }
-        }
-        fold.finish(|change| apply(&mut batch, change));
-        self.commit_fold(batch)?;
+        folded.remove.into_iter().for_each(|row_key| batch.remove(&self.blocks, row_key));
+        folded.put.into_iter().for_each(|(row_key, block)| batch.insert(&self.blocks, row_key, block));
+        crash::point("fold.before_commit");
+        batch.commit()?;
+        crash::point("fold.after_commit");
         Ok(removed)
+    }
+
+    /// The bytes of rows by cube and tier, of all clients.
+    pub(crate) fn sizes(&self) -> Result<BTreeMap<(Box<str>, &'static str), u64>, StoreError> {
+        let mut sizes = BTreeMap::new();
+        for guard in self.blocks.iter() {
+            let (row_key, block) = guard.into_inner()?;
+            // Without its values and its run a row's key is one of a cube without dimensions.
+            let (key, _) = CellKey::decode(&row_key, 0).map_err(block_row)?;
+            *sizes.entry((key.cube, key.tier.name())).or_default() += (row_key.len() + block.len()) as u64;
+        }
+        Ok(sizes)
     }
 
     /// The cells as they are now.
     pub(crate) fn snapshot(&self) -> Snapshot {
         Snapshot { store: self.clone(), snapshot: self.database.snapshot() }
     }
-
-    /// Not synced: a fold that is lost leaves its runs as they were.
-    fn commit_fold(&self, batch: OwnedWriteBatch) -> Result<(), StoreError> {
-        if !batch.is_empty() {
-            crash::point("fold.before_commit");
-            batch.commit()?;
-            crash::point("fold.after_commit");
-        }
-        Ok(())
-    }
-
-    fn put_cell(&self, batch: &mut OwnedWriteBatch, row_key: Vec<u8>, cell: &Cell) {
-        let mut value = Vec::with_capacity(128);
-        cell.encode_stored(&mut value);
-        batch.insert(&self.cells, row_key, value);
-    }
 }
 
 impl Snapshot {
-    /// Visits the cells of a client's cube in a span, with their buckets and values, until a visit fails; of a cell, what is
-    /// wanted is there. The cells of one run can be passed over.
-    pub(crate) fn scan<E: From<StoreError>>(
+    /// The blocks of some stretches: of each its first bucket, its run, and its cells with what is wanted.
+    pub(crate) fn blocks(
         &self,
-        (client, cube): (&ClientId, &Cube),
-        span: Span,
-        without_run: Option<u64>,
+        from: &Stretch,
+        to: &Stretch,
         wanted: Wanted,
-        mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), E>,
-    ) -> Result<(), E> {
-        let (from, to) = CellKey::range(client, &cube.name, span.tier, span.from, span.to);
-        let place_at = from.len() - size_of::<i64>();
-        let dimensions = cube.dimensions.len().min(CUBE_DIMENSIONS_MAX);
-        for guard in self.snapshot.range(&self.store.cells, from..to) {
-            let (row_key, value) = guard.into_inner().map_err(StoreError::from)?;
-            let (key, run) = split_run(&row_key).map_err(cell_row)?;
-            if without_run == Some(run) {
-                continue;
-            }
-            let mut values = [None; CUBE_DIMENSIONS_MAX];
-            let values = &mut values[..dimensions];
-            let place = key.get(place_at..).unwrap_or_default();
-            let bucket = read_place(&mut Reader::new(place), values).map_err(cell_row)?;
-            let cell = Cell::decode_wanted(&value, wanted).map_err(cell_row)?;
-            visit(bucket, values, &cell)?;
-        }
-        Ok(())
+    ) -> impl Iterator<Item = Result<(i64, u64, Decoded), StoreError>> + use<> {
+        self.snapshot.range(&self.store.blocks, &*from.from..&*to.to).map(move |guard| {
+            let (row_key, block) = guard.into_inner()?;
+            let read = split_row_key(&row_key)
+                .and_then(|(_, first, run)| Ok((first, run, Decoded::read(first, &block, wanted)?)));
+            read.map_err(block_row)
+        })
     }
 }
 
-fn cell_row(error: DecodeError) -> StoreError {
-    StoreError::Row { keyspace: "cells", error }
+fn block_row(error: DecodeError) -> StoreError {
+    StoreError::Row { keyspace: "blocks", error }
 }
 
 #[cfg(test)]
 impl Store {
     /// How many rows cells have.
     pub(crate) fn cell_rows(&self) -> usize {
-        self.cells.iter().count()
+        self.blocks.iter().count()
     }
 }

@@ -2,6 +2,7 @@
 
 mod cells;
 mod log;
+mod upgrade;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -15,8 +16,11 @@ use catchment_cells::frame::{FrameError, Producer};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use thiserror::Error;
 
-/// The format of the whole store.
-const VERSION: u8 = 1;
+pub(crate) use self::cells::Snapshot;
+
+/// The format of the whole store, and the one before, which is brought up to it.
+const VERSION: u8 = 2;
+const VERSION_BEFORE: u8 = 1;
 /// Bytes that a keyspace holds in memory before it writes a table: what a restart reads back from the journal.
 const BIG_KEYSPACE_BYTES: u64 = 16 << 20;
 const SMALL_KEYSPACE_BYTES: u64 = 4 << 20;
@@ -32,7 +36,7 @@ pub(crate) struct Store {
     meta: Keyspace,
     log: Keyspace,
     marks: Keyspace,
-    cells: Keyspace,
+    blocks: Keyspace,
     cubes: Keyspace,
     parked: Keyspace,
 }
@@ -107,18 +111,15 @@ impl Store {
             meta: keyspace("meta", SMALL_KEYSPACE_BYTES)?,
             log: keyspace("log", BIG_KEYSPACE_BYTES)?,
             marks: keyspace("marks", SMALL_KEYSPACE_BYTES)?,
-            cells: keyspace("cells", BIG_KEYSPACE_BYTES)?,
+            blocks: keyspace("blocks", BIG_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
             parked: keyspace("parked", SMALL_KEYSPACE_BYTES)?,
             database,
         };
         match store.meta.get("version")?.as_deref() {
-            None => {
-                let mut batch = store.synced_batch();
-                batch.insert(&store.meta, "version", [VERSION]);
-                batch.commit()?;
-            }
+            None => store.set_version()?,
             Some(&[VERSION]) => {}
+            Some(&[VERSION_BEFORE]) => store.upgrade()?,
             Some(other) => return Err(StoreError::Version(other.first().copied().unwrap_or(0))),
         }
         Ok(store)
@@ -156,6 +157,12 @@ impl Store {
                 Cube::decode_row(&key, &value).map_err(row)
             })
             .collect()
+    }
+
+    fn set_version(&self) -> Result<(), StoreError> {
+        let mut batch = self.synced_batch();
+        batch.insert(&self.meta, "version", [VERSION]);
+        Ok(batch.commit()?)
     }
 
     fn synced_batch(&self) -> OwnedWriteBatch {
