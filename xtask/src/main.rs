@@ -16,6 +16,7 @@ const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] 
        cargo xtask demo --once [--json] [--measure M] [--regions 2] [--central] [FILE.ndjson[.gz]]
        cargo xtask bench collector [--events N] [--times N] [--json]
        cargo xtask bench store|ids [--events N] [--json]
+       cargo xtask bench query [--events N] [--store FOLDER] [--json]
        cargo xtask bench bytes|edge|pipeline|overload|live|cost [--seconds N] [--json]
        cargo xtask bench relay|ingest [--times N] [--json]
        cargo xtask build [--release]
@@ -52,11 +53,21 @@ fn hand_over(tool: &str, args: &[String]) -> Result<ExitCode, String> {
     build()?;
     let mut run = Command::new(root().join("target/debug").join(tool));
     run.args(args);
-    if tool == "bench" && args.first().is_some_and(|what| what == "collector") {
+    let what = args.first().map_or("", String::as_str);
+    if tool == "bench" && what == "collector" {
         builds::workload()?;
-        if let Some(python) = tools::duckdb() {
-            run.env("CATCHMENT_DUCKDB_PYTHON", python);
-        }
+    }
+    if tool == "bench"
+        && matches!(what, "collector" | "query")
+        && let Some(python) = tools::duckdb()
+    {
+        run.env("CATCHMENT_DUCKDB_PYTHON", python);
+    }
+    if tool == "bench"
+        && what == "query"
+        && let Some(python) = tools::clickhouse()
+    {
+        run.env("CATCHMENT_CHDB_PYTHON", python);
     }
     Step::say(&format!("run the {tool}"));
     // It takes our place: who signals us, signals it, and its end is ours.

@@ -20,8 +20,9 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
 
-/// Whom the collector's bench is compared with.
+/// Whom the benches of the collector and of questions are compared with.
 const DUCKDB: &str = "duckdb==2.0.1";
+const CHDB: &str = "chdb==4.4.0";
 
 /// What Chromium is called.
 const CHROMIUMS: [&str; 3] = ["chromium", "chromium-browser", "google-chrome"];
@@ -107,6 +108,11 @@ pub(crate) fn python() -> Option<PathBuf> {
 /// A Python that has DuckDB, or `None`.
 pub(crate) fn duckdb() -> Option<PathBuf> {
     python_with(".tools/python-duckdb", "duckdb", DUCKDB)
+}
+
+/// A Python that has the ClickHouse engine, or `None`.
+pub(crate) fn clickhouse() -> Option<PathBuf> {
+    python_with(".tools/python-chdb", "chdb", CHDB)
 }
 
 fn python_with(home: &str, module: &str, package: &str) -> Option<PathBuf> {

@@ -106,7 +106,7 @@ fn command(program: &OsStr, args: &[&OsStr]) -> Command {
 }
 
 /// What a command prints; an error says what it complained of.
-fn output(command: &mut Command) -> Result<String> {
+pub(crate) fn output(command: &mut Command) -> Result<String> {
     let at = format!("{command:?}");
     let output = command.output().map_err(Failure::at(&at))?;
     if !output.status.success() {

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::machine::Machine;
 
 /// What the name of a measured figure may end with.
-const UNITS: [&str; 15] = [
+const UNITS: [&str; 19] = [
     "_bytes",
     "_bytes_per_event",
     "_per_s",
@@ -17,6 +17,10 @@ const UNITS: [&str; 15] = [
     "_percent",
     "_mib",
     "_ms",
+    "_ms_p50",
+    "_ms_p95",
+    "_ms_p95_cold",
+    "_ms_max_cold",
     "_s",
     "_usd",
     "_usd_per_million",

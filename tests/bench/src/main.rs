@@ -15,6 +15,7 @@ mod load;
 mod machine;
 mod overload;
 mod pipeline;
+mod query;
 mod readers;
 mod shipped;
 mod stand;
@@ -48,6 +49,8 @@ enum What {
     Ingest(intake::Args),
     /// The same frames by HTTP through a relay.
     Relay(intake::Args),
+    /// Three months of 50 clients in an aggregator's store: how soon it answers, beside DuckDB and ClickHouse.
+    Query(query::Args),
     /// A day in an aggregator's store: what it takes to get there, and to answer from it.
     Store(store::Args),
     /// All processes together: the most events a second whose answers are fresh.
@@ -68,6 +71,7 @@ async fn run(what: What) -> catchment_harness::Result<bool> {
         What::Ids(args) => ids::run(args).await,
         What::Ingest(args) => intake::run(args, intake::Way::Link).await,
         What::Relay(args) => intake::run(args, intake::Way::Relay).await,
+        What::Query(args) => query::run(args).await,
         What::Store(args) => store::run(args).await,
         What::Pipeline(args) => pipeline::run(args).await,
         What::Overload(args) => overload::run(args).await,

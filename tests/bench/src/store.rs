@@ -121,7 +121,7 @@ async fn ask(api: &Api, question: &Question) -> Result<[f64; 2]> {
 }
 
 /// Disk that a folder's files take, in bytes.
-fn disk_bytes(folder: &Path) -> u64 {
+pub(crate) fn disk_bytes(folder: &Path) -> u64 {
     // Files may go while we look.
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let of = |entry: fs::DirEntry| match entry.metadata() {

@@ -8,10 +8,10 @@ pub(crate) const PAGES: usize = 10_000;
 const USERS: u64 = 1_000_000;
 /// Countries, each as likely as another.
 const COUNTRIES: u64 = 200;
-/// Events of the whole are spread evenly over a day.
-const DAY_MS: u64 = 86_400_000;
+/// A day; events of the whole are spread evenly over one, or several.
+pub const DAY_MS: u64 = 86_400_000;
 /// 1 June 2024, 00:00 UTC.
-const START_MS: u64 = 1_717_200_000_000;
+pub const START_MS: u64 = 1_717_200_000_000;
 /// Digits of an id, and of a time: fixed, so that they can be written over in place.
 const ID_DIGITS: usize = 16;
 const TIME_DIGITS: usize = 13;
@@ -25,6 +25,7 @@ pub struct Events {
     state: u64,
     n: u64,
     total: u64,
+    span_ms: u64,
     /// By page, the share of views of it and all more popular ones, of 2⁵³.
     pages: Vec<u64>,
 }
@@ -46,6 +47,11 @@ pub(crate) struct Places {
 impl Events {
     /// `total` events of one day.
     pub fn new(seed: u64, total: u64) -> Events {
+        Events::over(seed, total, 1)
+    }
+
+    /// `total` events of so many days.
+    pub fn over(seed: u64, total: u64, days: u64) -> Events {
         let weights = (1..=PAGES).map(|rank| 1.0 / rank as f64);
         let sum: f64 = weights.clone().sum();
         let mut so_far = 0.0;
@@ -55,7 +61,7 @@ impl Events {
                 (so_far / sum * (1u64 << 53) as f64) as u64
             })
             .collect();
-        Events { state: seed, n: 0, total: total.max(1), pages }
+        Events { state: seed, n: 0, total: total.max(1), span_ms: days * DAY_MS, pages }
     }
 
     /// Writes the next event and a newline; `None` after the last.
@@ -63,7 +69,7 @@ impl Events {
         if self.n >= self.total {
             return None;
         }
-        let time = START_MS + (u128::from(self.n) * u128::from(DAY_MS) / u128::from(self.total)) as u64;
+        let time = self.next_ms();
         let (user, country) = (self.below(USERS), self.below(COUNTRIES));
         let at = self.bits() >> 11;
         let page = self.pages.partition_point(|&share| share <= at).min(PAGES - 1);
@@ -89,12 +95,22 @@ impl Events {
 
     /// The next `n` events, or as many as are left; `None` after the last.
     pub fn body(&mut self, n: usize) -> Option<Body> {
+        self.body_before(u64::MAX, n)
+    }
+
+    /// The events before a time, in ms, or the next `n` of them; `None` where there are none.
+    pub fn body_before(&mut self, time_ms: u64, n: usize) -> Option<Body> {
         let mut body = Body { bytes: Vec::new(), places: Vec::new() };
-        while body.places.len() < n {
+        while body.places.len() < n && self.next_ms() < time_ms {
             let Some(places) = self.put(&mut body.bytes) else { break };
             body.places.push(places);
         }
         (!body.places.is_empty()).then_some(body)
+    }
+
+    /// The time of the next event, in ms.
+    fn next_ms(&self) -> u64 {
+        START_MS + (u128::from(self.n) * u128::from(self.span_ms) / u128::from(self.total)) as u64
     }
 
     /// SplitMix64 (Steele, Lea and Flood, 2014).

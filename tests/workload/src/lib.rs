@@ -5,5 +5,5 @@ mod events;
 pub mod exports;
 mod shards;
 
-pub use events::{Body, Events};
+pub use events::{Body, DAY_MS, Events, START_MS};
 pub use shards::{BODY_EVENTS, SECRET, SHARDS, Shards, three_cubes};

@@ -60,8 +60,17 @@ impl Shards {
     /// # Panics
     /// If the body is none of this crate's.
     pub fn take(&mut self, body: Vec<u8>, frame: &mut dyn FnMut(Vec<u8>)) {
+        self.take_of(self.claims.client.clone(), body, frame);
+    }
+
+    /// As [`take`](Self::take), of a client that shares these shards with others.
+    ///
+    /// # Panics
+    /// If the body is none of this crate's.
+    pub fn take_of(&mut self, client: ClientId, body: Vec<u8>, frame: &mut dyn FnMut(Vec<u8>)) {
         self.now = last_time(&body);
-        let request = Request::read(self.claims.clone(), Visitor::default(), body).expect("a body of events");
+        let claims = Claims { client, ..self.claims.clone() };
+        let request = Request::read(claims, Visitor::default(), body).expect("a body of events");
         let turn = self.turn;
         self.turn = (turn + 1) % self.shards.len();
         let (collector, rows) = &mut self.shards[turn];
