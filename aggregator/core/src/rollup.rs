@@ -13,21 +13,28 @@ pub fn minutes(tier: Tier) -> i64 {
     }
 }
 
-/// The start of the bucket that a minute lies in, as a minute.
+/// The start of the bucket that a minute lies in, as a minute. Hours count from the start of their day, so that they tile it also
+/// where clocks change by half an hour.
 pub fn floor(tier: Tier, minute: i64, zone: &TimeZone) -> i64 {
-    let zoned = minute.checked_mul(60).and_then(|second| Timestamp::from_second(second).ok());
-    let Some(zoned) = zoned.map(|timestamp| timestamp.to_zoned(zone.clone())) else {
-        // Beyond the calendar there are no clocks to respect: buckets are as long as ever.
-        return minute - minute.rem_euclid(minutes(tier));
-    };
     match tier {
         Tier::Minute => minute,
-        Tier::Hour => minute - i64::from(zoned.minute()),
-        Tier::Day => match zoned.start_of_day() {
-            Ok(start) => start.timestamp().as_second().div_euclid(60),
-            Err(_) => minute - minute.rem_euclid(minutes(tier)),
-        },
+        Tier::Hour => minute - (minute - floor(Tier::Day, minute, zone)) % minutes(tier),
+        Tier::Day => day(minute, zone).unwrap_or(minute - minute.rem_euclid(minutes(tier))),
     }
+}
+
+/// The start of a minute's day; `None` beyond the calendar, where there are no clocks to respect: days are as long as ever.
+fn day(minute: i64, zone: &TimeZone) -> Option<i64> {
+    if let Ok(offset) = zone.to_fixed_offset()
+        && offset.seconds() % 60 == 0
+    {
+        // Without clock changes no calendar is needed, and calendars are slow.
+        let local = minute.checked_add(i64::from(offset.seconds() / 60))?;
+        return minute.checked_sub(local.rem_euclid(minutes(Tier::Day)));
+    }
+    let timestamp = Timestamp::from_second(minute.checked_mul(60)?).ok()?;
+    let start = timestamp.to_zoned(zone.clone()).start_of_day().ok()?;
+    Some(start.timestamp().as_second().div_euclid(60))
 }
 
 /// The start of the first bucket that begins at a minute or after it.
@@ -38,9 +45,14 @@ pub fn ceil(tier: Tier, minute: i64, zone: &TimeZone) -> i64 {
 
 /// The start of the bucket after the one that starts here.
 pub fn next(tier: Tier, start: i64, zone: &TimeZone) -> i64 {
-    // Half a bucket further than its usual length lies in the next one, even where a day has 23 or 25 hours.
-    let length = minutes(tier);
-    floor(tier, start + length + length / 2, zone)
+    let day = minutes(Tier::Day);
+    match tier {
+        Tier::Minute => start + 1,
+        // A day's last hour is shorter where the day's length is no whole number of hours.
+        Tier::Hour => (start + minutes(tier)).min(next(Tier::Day, floor(Tier::Day, start, zone), zone)),
+        // Half a day further than the usual length lies in the next one, even where a day has 23 or 25 hours.
+        Tier::Day => floor(Tier::Day, start + day + day / 2, zone),
+    }
 }
 
 #[cfg(test)]
@@ -66,6 +78,30 @@ mod tests {
             (india, Tier::Day, "1995-08-28T18:29:00Z", "1995-08-27T18:30:00Z"),
         ] {
             assert_eq!(floor(tier, minute(at), &zone), minute(start), "{tier:?} of {at}");
+        }
+    }
+
+    #[test]
+    fn hours_tile_days_whatever_their_length() {
+        for (zone, at, length) in [
+            ("EST5EDT,M3.2.0,M11.1.0", "2024-03-10T12:00:00-04:00", 23 * 60),
+            ("EST5EDT,M3.2.0,M11.1.0", "2024-11-03T12:00:00-05:00", 25 * 60),
+            ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2024-04-07T12:00:00+10:30", 24 * 60 + 30),
+            ("<+1030>-10:30<+11>-11,M10.1.0,M4.1.0", "2024-10-06T12:00:00+11:00", 23 * 60 + 30),
+            ("<+0545>-5:45", "2024-10-06T12:00:00+05:45", 24 * 60),
+        ] {
+            let zone = TimeZone::posix(zone).unwrap();
+            let start = floor(Tier::Day, minute(at), &zone);
+            let end = next(Tier::Day, start, &zone);
+            assert_eq!(end - start, length, "{at}");
+            let mut hour = start;
+            for minute in start..end {
+                let next = next(Tier::Hour, hour, &zone);
+                hour = if minute < next { hour } else { next };
+                assert_eq!(floor(Tier::Hour, minute, &zone), hour, "{at}");
+                assert_eq!(ceil(Tier::Hour, hour, &zone), hour, "{at}");
+            }
+            assert_eq!(super::next(Tier::Hour, hour, &zone), end, "{at}");
         }
     }
 
