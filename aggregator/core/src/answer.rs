@@ -1,15 +1,21 @@
 //! The answer to a question: cells in, figures with bounds out.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Write;
 
-use catchment_cells::Cell;
-use catchment_cells::row::{OTHER, Row, rank, sort_bucket};
-use catchment_cells::sum::{Parts, Sum};
+use catchment_cells::row::{self, OTHER};
+use catchment_cells::sum::{Part, Parts, Sum};
+use catchment_cells::{Cell, Estimate};
 use thiserror::Error;
 
-use crate::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
-use crate::planner::Plan;
+use crate::filter::{Test, Truth};
+use crate::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX, ANSWER_STEPS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
+use crate::planner::{Plan, value};
+use crate::possible;
+use crate::question::{Metric, Order};
+use crate::slide::{Sums, Window};
 
 /// What one sum costs beside what it holds: its places in trees and vectors, roughly.
 const SUM_BYTES: usize = 128;
@@ -19,19 +25,57 @@ const SUM_BYTES: usize = 128;
 pub struct Answer {
     plan: Plan,
     parts: Parts,
-    /// Bucket → group → a sum for each part. A question without groups has one, of no name.
-    sums: BTreeMap<i64, HashMap<Box<str>, Vec<Sum>>>,
+    /// For each part, the place of the one value that its cells have, and which.
+    only: Vec<Option<(usize, Test)>>,
+    sums: Table,
+    /// What may be of the answer as well: its cells have folded values that matter.
+    possible: Table,
     /// The bucket of the last cell's minute.
     last: Option<(i64, i64)>,
+    /// The last cell's group.
+    group: String,
     bytes: usize,
     bytes_max: usize,
 }
+
+/// Bucket → group → a sum for each part. A question without groups has one, of no name; one by several dimensions has groups that
+/// are [joined](join).
+type Table = BTreeMap<i64, HashMap<Box<str>, Vec<Sum>>>;
 
 /// The groups that an answer tells apart; `None` in a question without groups.
 pub type TopGroups = Option<HashSet<Box<str>>>;
 
 /// A group's value, and its sums.
 pub type GroupSums<'a> = (Option<&'a str>, Cow<'a, [Sum]>);
+
+/// For each metric of the question, its figure; `None` where there is nothing to say.
+pub type Figures = Vec<Option<Estimate>>;
+
+/// One bucket of one group.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Row {
+    /// The bucket's start, as a minute.
+    pub bucket: i64,
+    /// The group's values, one for each dimension that tells groups apart.
+    pub group: Vec<Box<str>>,
+    /// What it says.
+    pub figures: Figures,
+    /// The same of the period before, in a question that is compared with it.
+    pub before: Option<Figures>,
+}
+
+impl From<row::Row> for Row {
+    /// As it is in the answer to the same question, if a live view is up to date.
+    fn from(row: row::Row) -> Row {
+        Row { bucket: row.bucket, group: row.group.into_iter().collect(), figures: row.figures, before: None }
+    }
+}
+
+/// A group's sums in a bucket: of the cells that surely are of it, and of those that may be.
+struct Held<'a> {
+    sure: Option<Cow<'a, [Sum]>>,
+    possible: Option<Cow<'a, [Sum]>>,
+}
 
 /// A question that costs more than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -53,7 +97,13 @@ impl Answer {
     /// One that may take so many bytes while it is added up.
     pub fn within(plan: Plan, bytes_max: usize) -> Answer {
         let parts = Parts::new(&plan.question.metrics);
-        Answer { plan, parts, sums: BTreeMap::new(), last: None, bytes: 0, bytes_max }
+        let only = |part: &Part| {
+            let (name, value) = part.only.as_ref()?;
+            Some((plan.cube.index(name)?, Test::In(vec![value.as_str().into()])))
+        };
+        let only = parts.iter().map(only).collect();
+        let (sums, possible) = (Table::new(), Table::new());
+        Answer { plan, parts, only, sums, possible, last: None, group: String::new(), bytes: 0, bytes_max }
     }
 
     /// The plan that the cells must be read by.
@@ -71,17 +121,22 @@ impl Answer {
         self.bytes
     }
 
-    /// Adds one cell of the plan's cube, of a bucket that starts at this minute, and says whether it is any part of the answer.
+    /// Adds one cell of the plan's cube, of a bucket that starts at this minute, and says whether it surely is any part of the answer.
     pub fn add<T: AsRef<str>>(&mut self, minute: i64, values: &[Option<T>], cell: &Cell) -> Result<bool, TooMuch> {
-        if !self.plan.lets_in(values) {
+        let is_let_in = self.plan.lets_in(values);
+        if is_let_in == Truth::No {
             return Ok(false);
         }
-        let group = match &self.plan.question.group_by {
-            None => "",
-            Some(dimension) => match self.plan.value(values, dimension) {
-                // An event without the dimension is in no group, whichever cube answers.
+        let group = match self.plan.group_by[..] {
+            [] => "",
+            // An event without the dimension is in no group, whichever cube answers.
+            [one] => match value(values, one) {
                 None => return Ok(false),
                 Some(value) => value,
+            },
+            ref several => match join(&mut self.group, several.iter().map(|index| value(values, *index))) {
+                false => return Ok(false),
+                true => &self.group,
             },
         };
         let bucket = match self.last {
@@ -91,13 +146,15 @@ impl Answer {
         };
         self.last = Some((minute, bucket));
         let mut is_part = false;
-        for (index, part) in self.parts.iter().enumerate() {
-            let wanted = part.only.as_ref().is_none_or(|(name, value)| self.plan.value(values, name) == Some(value));
-            if !wanted || !part.is_in(cell) {
-                continue;
-            }
-            is_part = true;
-            let groups = self.sums.entry(bucket).or_default();
+        for (index, (part, only)) in self.parts.iter().zip(&self.only).enumerate() {
+            let is_only = only.as_ref().map_or(Truth::Yes, |(place, test)| test.of(value(values, *place)));
+            let table = match is_let_in.min(is_only) {
+                Truth::Yes if part.is_in(cell) => &mut self.sums,
+                Truth::Maybe if part.is_in(cell) => &mut self.possible,
+                _ => continue,
+            };
+            is_part |= is_let_in.min(is_only) == Truth::Yes;
+            let groups = table.entry(bucket).or_default();
             let sums = match groups.get_mut(group) {
                 Some(sums) => sums,
                 None => {
@@ -112,45 +169,170 @@ impl Answer {
         if self.bytes > self.bytes_max { Err(TooMuch::Groups) } else { Ok(is_part) }
     }
 
-    /// The rows: ascending by bucket; in a bucket, groups by the first metric descending, then by value, and the rest last.
+    /// The rows: ascending by bucket; in a bucket, groups in the question's order, then by value, and the rest last.
     pub fn rows(&self) -> Result<Vec<Row>, TooMuch> {
+        self.rows_beside(None)
+    }
+
+    /// The rows, with the figures of the period before: `before` answers the plan of [that](Plan::before).
+    pub fn rows_against(&self, before: &Answer) -> Result<Vec<Row>, TooMuch> {
+        self.rows_beside(Some(before))
+    }
+
+    fn rows_beside(&self, before: Option<&Answer>) -> Result<Vec<Row>, TooMuch> {
         let top = self.top();
-        let mut rows = Vec::new();
-        for bucket in self.buckets() {
-            let from = rows.len();
-            for (group, sums) in self.groups(bucket, &top) {
-                rows.push(Row { bucket, group: group.map(Into::into), figures: self.parts.figures(&sums) });
+        let mut buckets = self.figures(&top)?;
+        let mut earlier = BTreeMap::new();
+        if let Some(before) = before {
+            // The first bucket stands beside the first one of the period before.
+            let place: HashMap<i64, i64> = before.buckets_asked().into_iter().zip(self.buckets_asked()).collect();
+            for (bucket, figures) in before.figures(&top)? {
+                if let Some(bucket) = place.get(&bucket) {
+                    buckets.entry(*bucket).or_default();
+                    earlier.insert(*bucket, figures);
+                }
             }
+        }
+        let zero = || self.parts.figures(&self.parts.zeros());
+        let mut rows = Vec::new();
+        for (bucket, mut groups) in buckets {
+            let mut earlier = earlier.remove(&bucket).unwrap_or_default();
+            for group in earlier.keys() {
+                groups.entry(group).or_insert_with(zero);
+            }
+            let from = rows.len();
+            rows.extend(groups.into_iter().map(|(group, figures)| Row {
+                bucket,
+                group: self.values(group).into_iter().map(Into::into).collect(),
+                figures,
+                before: before.map(|_| earlier.remove(group).unwrap_or_else(zero)),
+            }));
             if rows.len() > ANSWER_ROWS_MAX || rows.len() * self.parts.metrics().len() > ANSWER_FIGURES_MAX {
                 return Err(TooMuch::Groups);
             }
-            sort_bucket(&mut rows[from..]);
+            self.sort(&mut rows[from..]);
         }
         Ok(rows)
     }
 
-    /// The buckets that have anything, ascending.
+    /// The figures of each bucket of the answer and each group in it.
+    fn figures(&self, top: &TopGroups) -> Result<BTreeMap<i64, HashMap<&str, Figures>>, TooMuch> {
+        let mut figures: BTreeMap<i64, HashMap<&str, Figures>> = BTreeMap::new();
+        if self.plan.question.window == 1 {
+            let filled: BTreeSet<i64> = self.sums.keys().chain(self.possible.keys()).copied().collect();
+            let mut rows = 0;
+            for bucket in filled {
+                let groups = self.held(bucket, top);
+                rows += groups.len();
+                if rows > ANSWER_ROWS_MAX {
+                    return Err(TooMuch::Groups);
+                }
+                figures.insert(bucket, groups.into_iter().map(|(group, held)| (group, self.said(&held))).collect());
+            }
+            return Ok(figures);
+        }
+        let buckets = self.plan.question.buckets(&self.plan.zone);
+        let mut groups: HashMap<&str, HashMap<i64, Held<'_>>> = HashMap::new();
+        for bucket in &buckets {
+            for (group, held) in self.held(*bucket, top) {
+                groups.entry(group).or_default().insert(*bucket, held);
+            }
+        }
+        if groups.len() * buckets.len() > ANSWER_STEPS_MAX {
+            return Err(TooMuch::Groups);
+        }
+        let window = || Window::new(self.plan.question.window as usize);
+        // Whole windows of before the answer are none of it.
+        let first = self.plan.question.bucket(self.plan.question.start, &self.plan.zone);
+        for (group, mut held) in groups {
+            let (mut sure, mut possible) = (window(), window());
+            for bucket in &buckets {
+                let Held { sure: now, possible: more } =
+                    held.remove(bucket).unwrap_or(Held { sure: None, possible: None });
+                let own = |sums: Option<Cow<'_, [Sum]>>| -> Sums { sums.map(Cow::into_owned) };
+                let (now, more) = (sure.push(own(now)), possible.push(own(more)));
+                if *bucket >= first && (now.is_some() || more.is_some()) {
+                    let held = Held { sure: now.map(Cow::Owned), possible: more.map(Cow::Owned) };
+                    figures.entry(*bucket).or_default().insert(group, self.said(&held));
+                }
+            }
+        }
+        Ok(figures)
+    }
+
+    /// What a group's sums say.
+    fn said(&self, held: &Held<'_>) -> Figures {
+        let Some(more) = &held.possible else {
+            return held.sure.as_deref().map_or_else(Vec::new, |sums| self.parts.figures(sums));
+        };
+        let zeros;
+        let sure = match &held.sure {
+            Some(sure) => sure,
+            None => {
+                zeros = self.parts.zeros();
+                &zeros[..]
+            }
+        };
+        let metrics = self.parts.metrics().iter().enumerate();
+        let figure = |(index, metric): (usize, &Metric)| {
+            let (sure, more) = (self.parts.sums(index, sure), self.parts.sums(index, more));
+            let over = sure.1.zip(more.1).zip(metric.over.as_ref());
+            let over = over.map(|((sure, more), metric)| possible::figure(&metric.stat, sure, more));
+            metric.ratio(possible::figure(&metric.stat, sure.0, more.0)?, over)
+        };
+        metrics.map(figure).collect()
+    }
+
+    /// The groups of a bucket, by name; all that are not among the top ones are one.
+    fn held<'a>(&'a self, bucket: i64, top: &TopGroups) -> HashMap<&'a str, Held<'a>> {
+        let sure = self.groups(bucket, top).into_iter();
+        let mut held: HashMap<&str, Held<'_>> =
+            sure.map(|(group, sums)| (group.unwrap_or_default(), Held { sure: Some(sums), possible: None })).collect();
+        for (group, sums) in groups_of(&self.possible, bucket, top) {
+            let none = Held { sure: None, possible: None };
+            held.entry(group.unwrap_or_default()).or_insert(none).possible = Some(sums);
+        }
+        held
+    }
+
+    /// The buckets that surely have anything, ascending.
     pub fn buckets(&self) -> impl Iterator<Item = i64> {
         self.sums.keys().copied()
     }
 
-    /// The groups that are told apart: those with the most of the first metric over the whole range.
+    /// The buckets that are asked for, ascending.
+    fn buckets_asked(&self) -> Vec<i64> {
+        let question = &self.plan.question;
+        let mut buckets = question.buckets(&self.plan.zone);
+        // Those before are only windows' beginnings.
+        buckets.split_off((question.window - 1) as usize)
+    }
+
+    /// The groups that are told apart: the first in the question's order, over the whole range.
     pub fn top(&self) -> TopGroups {
-        self.plan.question.group_by.as_ref()?;
-        let mut totals: HashMap<&str, Cow<'_, Sum>> = HashMap::new();
-        for (group, sums) in self.sums.values().flatten() {
-            if **group == *OTHER {
-                continue;
-            }
-            let sum = self.parts.sum(0, sums);
-            totals.entry(group).and_modify(|total| total.to_mut().merge(sum)).or_insert(Cow::Borrowed(sum));
+        if self.plan.question.group_by.is_empty() {
+            return None;
         }
-        let stat = &self.plan.question.metrics[0].stat;
-        let mut ranked: Vec<(&str, Option<f64>)> =
-            totals.into_iter().map(|(group, sum)| (group, sum.figure(stat).map(|figure| figure.value))).collect();
+        let order = self.plan.question.order;
+        let mut totals: HashMap<&str, (Cow<'_, Sum>, Option<Cow<'_, Sum>>)> = HashMap::new();
+        for (group, sums) in self.sums.values().flatten().filter(|(group, _)| ***group != *OTHER) {
+            let (sum, over) = self.parts.sums(order.metric.unwrap_or_default(), sums);
+            let add = |(total, total_over): &mut (Cow<'_, Sum>, Option<Cow<'_, Sum>>)| {
+                total.to_mut().merge(sum);
+                if let (Some(total), Some(over)) = (total_over, over) {
+                    total.to_mut().merge(over);
+                }
+            };
+            totals.entry(group).and_modify(add).or_insert((Cow::Borrowed(sum), over.map(Cow::Borrowed)));
+        }
+        let figure = |(sum, over): &(Cow<'_, Sum>, Option<Cow<'_, Sum>>)| {
+            let figure = self.parts.figure(order.metric?, (sum, over.as_deref()));
+            figure.map(|figure| figure.value)
+        };
+        let mut ranked: Vec<(&str, Option<f64>)> = totals.iter().map(|(group, sums)| (*group, figure(sums))).collect();
         let limit = self.plan.question.limit;
         if ranked.len() > limit {
-            ranked.select_nth_unstable_by(limit, |a, b| rank(b.1, a.1).then_with(|| a.0.cmp(b.0)));
+            ranked.select_nth_unstable_by(limit, |a, b| self.compare((a.1, a.0), (b.1, b.0)));
             ranked.truncate(limit);
         }
         Some(ranked.into_iter().map(|(group, _)| group.into()).collect())
@@ -158,23 +340,114 @@ impl Answer {
 
     /// A bucket's groups with their sums; all that are not among the top ones are one.
     pub fn groups<'a>(&'a self, bucket: i64, top: &TopGroups) -> Vec<GroupSums<'a>> {
-        let Some(groups) = self.sums.get(&bucket) else { return Vec::new() };
-        let Some(top) = top else {
-            return groups.values().map(|sums| (None, Cow::Borrowed(&sums[..]))).collect();
-        };
-        let mut rows = Vec::new();
-        let mut rest: Option<Cow<'a, [Sum]>> = None;
-        for (group, sums) in groups {
-            if top.contains(group) {
-                rows.push((Some(&**group), Cow::Borrowed(&sums[..])));
-                continue;
-            }
-            match &mut rest {
-                Some(rest) => rest.to_mut().iter_mut().zip(sums).for_each(|(rest, sum)| rest.merge(sum)),
-                None => rest = Some(Cow::Borrowed(&sums[..])),
-            }
+        groups_of(&self.sums, bucket, top)
+    }
+
+    /// Orders groups, by their figures and their names.
+    fn compare(&self, a: (Option<f64>, &str), b: (Option<f64>, &str)) -> Ordering {
+        by_figures(self.plan.question.order, a.0, b.0).then_with(|| {
+            let ordering = self.values(a.1).cmp(&self.values(b.1));
+            if self.plan.question.order.is_by_group_descending() { ordering.reverse() } else { ordering }
+        })
+    }
+
+    /// Orders the rows of a bucket; the rest is last.
+    fn sort(&self, rows: &mut [Row]) {
+        let order = self.plan.question.order;
+        let is_rest = |row: &Row| row.group.first().is_some_and(|group| **group == *OTHER);
+        let figure = |row: &Row| Some(row.figures.get(order.metric?).copied().flatten()?.value);
+        rows.sort_by(|a, b| {
+            let by_group = || {
+                let ordering = a.group.cmp(&b.group);
+                if order.is_by_group_descending() { ordering.reverse() } else { ordering }
+            };
+            is_rest(a).cmp(&is_rest(b)).then_with(|| by_figures(order, figure(a), figure(b))).then_with(by_group)
+        });
+    }
+
+    /// A group's values.
+    fn values<'a>(&self, group: &'a str) -> Vec<&'a str> {
+        match self.plan.group_by.len() {
+            0 => Vec::new(),
+            1 => vec![group],
+            n if group == OTHER => vec![OTHER; n],
+            _ => split(group).collect(),
         }
-        rows.extend(rest.map(|sums| (Some(OTHER), sums)));
-        rows
+    }
+}
+
+/// A bucket's groups with their sums; all that are not among the top ones are one.
+fn groups_of<'a>(table: &'a Table, bucket: i64, top: &TopGroups) -> Vec<GroupSums<'a>> {
+    let Some(groups) = table.get(&bucket) else { return Vec::new() };
+    let Some(top) = top else {
+        return groups.values().map(|sums| (None, Cow::Borrowed(&sums[..]))).collect();
+    };
+    let mut rows = Vec::new();
+    let mut rest: Option<Cow<'a, [Sum]>> = None;
+    for (group, sums) in groups {
+        if top.contains(group) {
+            rows.push((Some(&**group), Cow::Borrowed(&sums[..])));
+            continue;
+        }
+        match &mut rest {
+            Some(rest) => rest.to_mut().iter_mut().zip(sums).for_each(|(rest, sum)| rest.merge(sum)),
+            None => rest = Some(Cow::Borrowed(&sums[..])),
+        }
+    }
+    rows.extend(rest.map(|sums| (Some(OTHER), sums)));
+    rows
+}
+
+/// Orders by figures, where these are asked for; those that have none are last.
+fn by_figures(order: Order, a: Option<f64>, b: Option<f64>) -> Ordering {
+    match (a, b) {
+        (Some(a), Some(b)) if order.descending => b.total_cmp(&a),
+        (Some(a), Some(b)) => a.total_cmp(&b),
+        (a, b) => b.is_some().cmp(&a.is_some()),
+    }
+}
+
+/// Joins a group's values, each after its length: `2:DE6:mobile`. A group with a folded value is none that can be told apart.
+/// Says whether there are all values.
+fn join<'a>(group: &mut String, values: impl Iterator<Item = Option<&'a str>>) -> bool {
+    group.clear();
+    let mut is_folded = false;
+    for value in values {
+        let Some(value) = value else { return false };
+        is_folded |= value == OTHER;
+        // Writing to a string never fails.
+        let _ = write!(group, "{}:{value}", value.len());
+    }
+    if is_folded {
+        group.clear();
+        group.push_str(OTHER);
+    }
+    true
+}
+
+/// The values that were joined.
+fn split(mut group: &str) -> impl Iterator<Item = &str> {
+    std::iter::from_fn(move || {
+        let (length, rest) = group.split_once(':')?;
+        let (value, rest) = rest.split_at_checked(length.parse().ok()?)?;
+        group = rest;
+        Some(value)
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_told_apart_again() {
+        let mut group = String::new();
+        for values in [vec!["a", "b"], vec!["2:x", ""], vec!["é:", "1:a", "ü"]] {
+            assert!(join(&mut group, values.iter().copied().map(Some)));
+            assert_eq!(split(&group).collect::<Vec<_>>(), values);
+        }
+        assert!(!join(&mut group, [Some("a"), None].into_iter()));
+        assert!(join(&mut group, [Some("a"), Some(OTHER)].into_iter()));
+        assert_eq!(group, OTHER);
     }
 }

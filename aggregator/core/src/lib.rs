@@ -1,11 +1,13 @@
 //! What an aggregator decides, without I/O and without a clock: which frames are stored ([`ingest`], [`marks`]) and which are
 //! passed on ([`forwarding`]), how long the log keeps them ([`log`]), which cells are open ([`tables`], [`memtable`]), which are
-//! in which run ([`runs`]), how they lie there ([`block`]) and which of these are at hand ([`kept`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`]), what else readers say ([`said`]), which
+//! in which run ([`runs`]), how they lie there ([`block`]) and which of these are at hand ([`kept`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`], [`filter`], [`granularity`]), what else readers say ([`said`]), which
 //! cells answer it ([`planner`]) and what they say ([`answer`]), and who is looked at ([`watched`]).
 
 pub mod answer;
 pub mod block;
+pub mod filter;
 pub mod forwarding;
+pub mod granularity;
 pub mod ingest;
 pub mod kept;
 pub mod limits;
@@ -13,10 +15,12 @@ pub mod log;
 pub mod marks;
 pub mod memtable;
 pub mod planner;
+mod possible;
 pub mod question;
 pub mod rollup;
 pub mod runs;
 pub mod said;
+mod slide;
 pub mod tables;
 pub mod view;
 pub mod watched;

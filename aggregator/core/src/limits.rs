@@ -2,16 +2,26 @@
 
 /// Filters of one question.
 pub const QUESTION_FILTERS_MAX: usize = 8;
+/// Values of all filters of one question.
+pub const FILTER_VALUES_MAX: usize = 1_000;
+/// Filters in filters.
+pub const FILTER_DEPTH_MAX: usize = 16;
+/// Dimensions that one question may group by.
+pub const QUESTION_GROUPS_BY_MAX: usize = 4;
 /// Groups that a question may ask for.
 pub const QUESTION_LIMIT_MAX: usize = 1_000;
 /// Groups of a question that doesn't say how many.
 pub const QUESTION_LIMIT_DEFAULT: usize = 10;
 /// Buckets of time between a question's start and end.
 pub const QUESTION_BUCKETS_MAX: i64 = 50_000;
+/// Buckets of one sliding window.
+pub const WINDOW_STEPS_MAX: i64 = 1_000;
 /// Cells that one question may read.
 pub const QUESTION_CELLS_MAX: u64 = 10_000_000;
 /// Buckets and groups, one times the other, that an answer may have.
 pub const ANSWER_ROWS_MAX: usize = 100_000;
+/// Steps of sliding windows, buckets times groups, that an answer may take.
+pub const ANSWER_STEPS_MAX: usize = 1_000_000;
 /// Figures of one answer: each takes some 500 bytes while it becomes JSON.
 pub const ANSWER_FIGURES_MAX: usize = 200_000;
 /// Bytes that one question's figures may take while they are added up.

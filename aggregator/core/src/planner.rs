@@ -7,11 +7,14 @@ use catchment_cells::{ClientId, cube};
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::question::{Question, Stat};
+use crate::filter::{Filter, Truth};
+use crate::question::{Metric, Question, Stat};
 use crate::rollup;
 
 /// The version byte of a cube's row in a store.
 const ROW_VERSION: u8 = 1;
+/// The dimension that every event has.
+const OF_ALL: &str = "event_type";
 
 /// A cube that a client has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -31,6 +34,10 @@ pub struct Plan {
     pub question: Question,
     /// The cube whose cells answer it.
     pub cube: Cube,
+    /// The question's filter, by places of a cell's values.
+    filter: Option<Filter<usize>>,
+    /// The places of the values that tell groups apart.
+    pub(crate) group_by: Vec<usize>,
     /// Which tier covers which time: ascending, without a gap.
     pub spans: Vec<Span>,
     /// The zone whose days and hours count.
@@ -62,6 +69,9 @@ pub enum PlanError {
     /// What was received and what happened are kept apart.
     #[error("received metrics have a question of their own: ask them without metrics of events")]
     Mixed,
+    /// No cube could.
+    #[error("the question is about more than {CUBE_DIMENSIONS_MAX} dimensions, which no cube has: leave some out")]
+    TooManyDimensions,
     /// What was received is told apart by its reason alone.
     #[error("received metrics have no dimension but reason")]
     OfReceived,
@@ -129,18 +139,23 @@ impl Plan {
     /// Plans a question over the default cubes and those that the client has beside them.
     pub fn new(question: Question, own: &[Cube], zone: &TimeZone) -> Result<Plan, PlanError> {
         let received = question.metrics[0].is_received();
-        if question.metrics.iter().any(|metric| metric.is_received() != received) {
+        let terms = || question.metrics.iter().flat_map(Metric::terms);
+        if terms().any(|metric| metric.is_received() != received) {
             return Err(PlanError::Mixed);
         }
+        let only = terms().filter_map(|metric| metric.only.as_ref().map(|(name, _)| *name));
+        let filtered = question.filter.iter().flat_map(Filter::dimensions).map(|name| &**name);
+        // An event with none of a cube's dimensions is not in it: to count those that lack what is filtered, a cube must have one
+        // that no event lacks.
+        let lets_any_in = question.filter.as_ref().is_some_and(|filter| filter.of(&|_| None) != Truth::No);
+        let of_all = (lets_any_in && question.group_by.is_empty() && !received).then_some(OF_ALL);
         let mut needed: Vec<&str> = Vec::new();
-        let only = question.metrics.iter().filter_map(|metric| metric.only.as_ref().map(|(name, _)| *name));
-        let filters = question.filters.iter().map(|(name, _)| name.as_str());
-        for name in question.group_by.as_deref().into_iter().chain(filters).chain(only) {
+        for name in question.group_by.iter().map(String::as_str).chain(filtered).chain(only).chain(of_all) {
             if !needed.contains(&name) {
                 needed.push(name);
             }
         }
-        let digest = question.metrics.iter().any(|metric| matches!(metric.stat, Stat::Quantile(..)));
+        let digest = terms().any(|metric| matches!(metric.stat, Stat::Quantile(..)));
         let candidates: Vec<Cube> = match received {
             true => vec![Cube::from(&cube::RECEIVED)],
             false => Cube::defaults().chain(own.iter().cloned()).collect(),
@@ -153,24 +168,37 @@ impl Plan {
             if received {
                 return Err(PlanError::OfReceived);
             }
+            if needed.len() > CUBE_DIMENSIONS_MAX {
+                return Err(PlanError::TooManyDimensions);
+            }
             let dimensions = needed.into_iter().map(str::to_owned).collect();
             return Err(PlanError::NoCube { dimensions, digest });
         };
-        let mut spans = Vec::new();
-        cover(question.granularity.tier(), question.start, question.end, zone, &mut spans);
-        Ok(Plan { question, cube, spans, zone: zone.clone() })
+        let group_by = question.group_by.iter().filter_map(|name| cube.index(name)).collect();
+        let filter = question.filter.as_ref().and_then(|filter| filter.named(&|name| cube.index(name)));
+        let spans = cover_question(&question, zone);
+        Ok(Plan { question, cube, filter, group_by, spans, zone: zone.clone() })
     }
 
     /// The plan of the same question at another time: a question of the last so many units has moved.
     pub fn at(&self, now: i64) -> Plan {
         let mut plan = self.clone();
-        let question = &mut plan.question;
-        if let Some(last) = question.last {
-            (question.start, question.end) = last.range(now, &self.zone);
-            plan.spans.clear();
-            cover(question.granularity.tier(), question.start, question.end, &self.zone, &mut plan.spans);
+        if let Some(last) = plan.question.last {
+            (plan.question.start, plan.question.end) = last.range(now, &self.zone);
+            plan.spans = cover_question(&plan.question, &self.zone);
         }
         plan
+    }
+
+    /// The plan of the same question about the period before, where it is compared with that.
+    pub fn before(&self) -> Option<Plan> {
+        let question = self.question.of_before()?;
+        Some(Plan { spans: cover_question(&question, &self.zone), question, ..self.clone() })
+    }
+
+    /// The first minute that is read, and the one after the last.
+    pub fn range(&self) -> (i64, i64) {
+        (self.spans.first().map_or(self.question.start, |span| span.from), self.question.end)
     }
 
     /// The coarsest tier that the answer is read from.
@@ -178,15 +206,24 @@ impl Plan {
         self.spans.iter().map(|span| span.tier).max().unwrap_or(Tier::Minute)
     }
 
-    /// Whether a cell passes the question's filters.
-    pub(crate) fn lets_in<T: AsRef<str>>(&self, values: &[Option<T>]) -> bool {
-        self.question.filters.iter().all(|(dimension, value)| self.value(values, dimension) == Some(value.as_str()))
+    /// Whether a cell passes the question's filter.
+    pub(crate) fn lets_in<T: AsRef<str>>(&self, values: &[Option<T>]) -> Truth {
+        let value = |index: &usize| value(values, *index);
+        self.filter.as_ref().map_or(Truth::Yes, |filter| filter.of(&value))
     }
+}
 
-    /// A cell's value of a dimension.
-    pub(crate) fn value<'a, T: AsRef<str>>(&self, values: &'a [Option<T>], dimension: &str) -> Option<&'a str> {
-        self.cube.index(dimension).and_then(|index| values.get(index)?.as_ref()).map(AsRef::as_ref)
-    }
+/// A cell's value of a dimension, by its place.
+pub(crate) fn value<T: AsRef<str>>(values: &[Option<T>], index: usize) -> Option<&str> {
+    values.get(index)?.as_ref().map(AsRef::as_ref)
+}
+
+/// Covers all that a question reads.
+fn cover_question(question: &Question, zone: &TimeZone) -> Vec<Span> {
+    let (from, to) = (question.reads_from(zone), question.end);
+    let mut spans = Vec::new();
+    cover(question.granularity.tier((from, to), zone), from, to, zone, &mut spans);
+    spans
 }
 
 /// Covers `from..to` with whole buckets of the tier, and the edges with those of finer ones.

@@ -1,23 +1,34 @@
 //! A question: which metrics of a client, over which time, cut into which buckets, for which events.
 
-use catchment_cells::key::{Tier, is_name};
-use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX, VALUE_BYTES_MAX};
+use std::borrow::Cow;
+
+use catchment_cells::key::is_name;
+use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX};
+use catchment_cells::metric::ACTIVE_USERS;
 pub use catchment_cells::metric::{Metric, Stat};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 use thiserror::Error;
 
-use crate::limits::{QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX};
-use crate::rollup;
+use crate::filter::{Budget, Filter, Test};
+use crate::granularity::before;
+pub use crate::granularity::{Granularity, Last};
+use crate::limits::{
+    QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_GROUPS_BY_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX,
+    WINDOW_STEPS_MAX,
+};
 
 /// The length of a date: `2024-01-31`.
 const DATE_BYTES: usize = 10;
+/// How long ago those were here who are active now.
+const ACTIVE: Last = Last::minutes(5);
 
 /// What is asked.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
-    /// The figures, in the order that they were asked for; the first one ranks the groups.
+    /// The figures, in the order that they were asked for.
     pub metrics: Vec<Metric>,
     /// The first minute.
     pub start: i64,
@@ -27,30 +38,34 @@ pub struct Question {
     pub last: Option<Last>,
     /// How time is cut.
     pub granularity: Granularity,
-    /// The dimension whose values are told apart.
-    pub group_by: Option<String>,
-    /// Dimensions and the value each must have.
-    pub filters: Vec<(String, String)>,
+    /// How many buckets each figure is of: its own, and those before it.
+    pub window: i64,
+    /// The period that this one is compared with: the first minute, and the one after the last.
+    pub before: Option<(i64, i64)>,
+    /// The dimensions whose values are told apart.
+    pub group_by: Vec<String>,
+    /// Which events it is about.
+    pub filter: Option<Filter>,
+    /// Which groups are first.
+    pub order: Order,
     /// How many groups are told apart; the rest is one.
     pub limit: usize,
 }
 
-/// How time is cut into buckets.
+/// How groups are ordered: over the whole range, to tell which are told apart, and in each bucket.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Granularity {
-    /// So many minutes, counted from the start of each day.
-    Minutes(i64),
-    /// So many days, counted from the question's first day.
-    Days(i64),
-    /// Not at all.
-    All,
+pub struct Order {
+    /// The place of the metric among the question's; `None`: by the groups' values.
+    pub metric: Option<usize>,
+    /// The greatest first.
+    pub descending: bool,
 }
 
-/// The last so many minutes, hours or days of the client's clock, the present one included.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Last {
-    n: i64,
-    unit: Tier,
+impl Order {
+    /// Whether groups are ordered by their values, the last first.
+    pub fn is_by_group_descending(self) -> bool {
+        self.metric.is_none() && self.descending
+    }
 }
 
 /// A question that can't be understood.
@@ -79,122 +94,244 @@ impl Question {
         now: i64,
         zone: &TimeZone,
     ) -> Result<Question, QuestionError> {
-        let (mut start, mut end, mut last, mut granularity) = (None, None, None, None);
-        let (mut group_by, mut limit) = (None, None);
-        let mut metrics: Vec<Metric> = Vec::new();
-        let mut filters: Vec<(String, String)> = Vec::new();
+        let mut draft = Draft::default();
         for (name, value) in parameters {
-            let once = match name {
-                "metric" => {
-                    let metric = Metric::parse(value).or_else(|problem| error(name, problem.to_string()))?;
-                    if metrics.iter().any(|other| other.name == metric.name) {
-                        return error(name, format!("{value} is asked for twice"));
-                    }
-                    metrics.push(metric);
-                    continue;
-                }
-                "filter" => {
-                    let filter = parse_filter(value)?;
-                    if filters.iter().any(|(dimension, _)| *dimension == filter.0) {
-                        return error(name, format!("{} is filtered twice", filter.0));
-                    }
-                    filters.push(filter);
-                    continue;
-                }
-                "start" => &mut start,
-                "end" => &mut end,
-                "last" => &mut last,
-                "granularity" => &mut granularity,
-                "group_by" => &mut group_by,
-                "limit" => &mut limit,
-                _ => return error(&crop(name), "there is no such parameter"),
-            };
-            if once.replace(value).is_some() {
-                return error(name, "it is given twice");
+            draft.take(name, value.into())?;
+        }
+        draft.finish(now, zone)
+    }
+
+    /// Reads the same from JSON: an object whose fields are the parameters, each a text, a number, or a list of these; a filter can
+    /// be JSON, too.
+    pub fn from_json(json: &Value, now: i64, zone: &TimeZone) -> Result<Question, QuestionError> {
+        let Value::Object(fields) = json else { return error("questions", "a question is an object") };
+        let mut draft = Draft::default();
+        for (name, value) in fields {
+            match value {
+                Value::Array(values) => values.iter().try_for_each(|value| draft.take_json(name, value))?,
+                value => draft.take_json(name, value)?,
             }
         }
-        if metrics.is_empty() || metrics.len() > QUESTION_METRICS_MAX {
-            return error("metric", format!("1 to {QUESTION_METRICS_MAX} are asked for"));
-        }
-        if filters.len() > QUESTION_FILTERS_MAX {
-            return error("filter", format!("at most {QUESTION_FILTERS_MAX} are taken"));
-        }
-        let last = last.map(parse_last).transpose()?;
-        let (start, end) = match last {
-            Some(last) if start.is_none() && end.is_none() => last.range(now, zone),
-            Some(_) => return error("last", "it takes the place of start and end"),
-            None => (parse_time("start", start, zone)?, parse_time("end", end, zone)?),
-        };
-        let question = Question {
-            metrics,
-            start,
-            end,
-            last,
-            granularity: granularity.map_or(Ok(Granularity::All), parse_granularity)?,
-            group_by: group_by.map(|name| parse_name("group_by", name)).transpose()?,
-            filters,
-            limit: limit.map_or(Ok(QUESTION_LIMIT_DEFAULT), parse_limit)?,
-        };
-        if question.start >= question.end {
-            return error("end", "it must come after the start");
-        }
-        if question.granularity.buckets(question.start, question.end) > QUESTION_BUCKETS_MAX {
-            return error("granularity", format!("it cuts the range into more than {QUESTION_BUCKETS_MAX} buckets"));
-        }
-        Ok(question)
+        draft.finish(now, zone)
     }
 
     /// The start of the bucket of the answer that a minute belongs to.
     pub fn bucket(&self, minute: i64, zone: &TimeZone) -> i64 {
-        match self.granularity {
-            Granularity::All => self.start,
-            Granularity::Minutes(n) => {
-                let day = rollup::floor(Tier::Day, minute, zone);
-                minute - (minute - day) % n
-            }
-            Granularity::Days(n) => {
-                let first = rollup::floor(Tier::Day, self.start, zone);
-                // Noons, since clock changes make days an hour shorter or longer.
-                let noon = rollup::floor(Tier::Day, minute, zone) + 12 * 60;
-                let into = (noon - first).div_euclid(24 * 60) % n;
-                rollup::floor(Tier::Day, noon - into * 24 * 60, zone)
-            }
+        self.granularity.bucket(minute, self.start, zone)
+    }
+
+    /// The starts of all buckets, ascending: those of the answer, after those that only windows are about.
+    pub fn buckets(&self, zone: &TimeZone) -> Vec<i64> {
+        let range = (self.start, self.end);
+        let mut bucket = self.bucket(self.reads_from(zone), zone);
+        let mut buckets = Vec::new();
+        while bucket < self.end {
+            buckets.push(bucket);
+            bucket = self.granularity.next(bucket, range, zone);
         }
+        buckets
+    }
+
+    /// The first minute that is read: windows begin before the question does.
+    pub fn reads_from(&self, zone: &TimeZone) -> i64 {
+        if self.window == 1 {
+            return self.start;
+        }
+        let first = self.bucket(self.start, zone);
+        (1..self.window).fold(first, |bucket, _| self.bucket(bucket - 1, zone))
+    }
+
+    /// The same of the period before, which is compared with nothing.
+    pub fn of_before(&self) -> Option<Question> {
+        let (start, end) = self.before?;
+        Some(Question { start, end, last: None, before: None, ..self.clone() })
+    }
+
+    /// Refuses what no live view follows.
+    pub fn check_live(&self) -> Result<(), QuestionError> {
+        let by_first = Order { metric: Some(0), descending: true };
+        if self.group_by.len() > 1 {
+            return error("group_by", "a live view tells groups apart by one dimension at most");
+        }
+        if self.order != by_first {
+            return error("order", "a live view has those groups first that have most of the first metric");
+        }
+        if self.window != 1 {
+            return error("window", "a live view has none: follow the buckets, whose users can be merged");
+        }
+        if self.before.is_some() {
+            return error("compare", "a live view compares nothing: ask for the period before once");
+        }
+        Ok(())
     }
 }
 
-impl Last {
-    /// The first minute, and the one after the last, at `now`, in ms.
-    pub fn range(self, now: i64, zone: &TimeZone) -> (i64, i64) {
-        let present = rollup::floor(self.unit, now.div_euclid(60_000), zone);
-        let end = rollup::next(self.unit, present, zone);
-        let start = match self.unit {
-            // Noons, since clock changes make days an hour shorter or longer.
-            Tier::Day => rollup::floor(Tier::Day, present + 12 * 60 - (self.n - 1) * 24 * 60, zone),
-            unit => end - self.n * rollup::minutes(unit),
+/// The parameters of a question, as far as they were read.
+#[derive(Debug, Default)]
+struct Draft<'a> {
+    metrics: Vec<Metric>,
+    filters: Vec<Filter>,
+    values: Budget,
+    group_by: Vec<String>,
+    start: Option<Cow<'a, str>>,
+    end: Option<Cow<'a, str>>,
+    last: Option<Cow<'a, str>>,
+    granularity: Option<Cow<'a, str>>,
+    window: Option<Cow<'a, str>>,
+    compare: Option<Cow<'a, str>>,
+    order: Option<Cow<'a, str>>,
+    limit: Option<Cow<'a, str>>,
+}
+
+impl<'a> Draft<'a> {
+    fn take(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), QuestionError> {
+        let once = match name {
+            "metric" => {
+                let metric = Metric::parse(&value).or_else(|problem| error(name, problem.to_string()))?;
+                if self.metrics.iter().any(|other| other.name == metric.name) {
+                    return error(name, format!("{value} is asked for twice"));
+                }
+                if self.metrics.len() == QUESTION_METRICS_MAX {
+                    return error(name, format!("at most {QUESTION_METRICS_MAX} are asked for in one question"));
+                }
+                self.metrics.push(metric);
+                return Ok(());
+            }
+            "filter" => {
+                let filter = Filter::parse(&value, &mut self.values).or_else(|problem| error(name, problem))?;
+                return self.add_filter(filter);
+            }
+            "group_by" => {
+                if !is_name(&value) {
+                    return error(name, "it names no dimension");
+                }
+                if self.group_by.iter().any(|other| *other == value) {
+                    return error(name, format!("{value} is given twice"));
+                }
+                if self.group_by.len() == QUESTION_GROUPS_BY_MAX {
+                    return error(name, format!("at most {QUESTION_GROUPS_BY_MAX} dimensions are taken"));
+                }
+                self.group_by.push(value.into_owned());
+                return Ok(());
+            }
+            "start" => &mut self.start,
+            "end" => &mut self.end,
+            "last" => &mut self.last,
+            "granularity" => &mut self.granularity,
+            "window" => &mut self.window,
+            "compare" => &mut self.compare,
+            "order" => &mut self.order,
+            "limit" => &mut self.limit,
+            _ => return error(&crop(name), "there is no such parameter"),
         };
-        (start, end)
+        if once.replace(value).is_some() {
+            return error(name, "it is given twice");
+        }
+        Ok(())
     }
-}
 
-impl Granularity {
-    /// The coarsest tier whose buckets lie each in one of the answer's.
-    pub fn tier(self) -> Tier {
-        match self {
-            Granularity::All | Granularity::Days(_) => Tier::Day,
-            Granularity::Minutes(n) if n % (24 * 60) == 0 => Tier::Day,
-            Granularity::Minutes(n) if n % 60 == 0 => Tier::Hour,
-            Granularity::Minutes(_) => Tier::Minute,
+    fn take_json(&mut self, name: &str, value: &'a Value) -> Result<(), QuestionError> {
+        match value {
+            Value::String(text) => self.take(name, text.into()),
+            Value::Number(number) => self.take(name, number.to_string().into()),
+            value if name == "filter" => {
+                let filter = Filter::from_json(value, &mut self.values).or_else(|problem| error(name, problem))?;
+                self.add_filter(filter)
+            }
+            _ => error(&crop(name), "it is a text, a number, or a list of these"),
         }
     }
 
-    /// The most buckets between two minutes.
-    fn buckets(self, start: i64, end: i64) -> i64 {
-        match self {
-            Granularity::All => 1,
-            Granularity::Minutes(n) => (end - start) / n,
-            Granularity::Days(n) => (end - start) / (n * 24 * 60),
+    fn add_filter(&mut self, filter: Filter) -> Result<(), QuestionError> {
+        let is_one = |filter: &Filter| matches!(filter, Filter::Is(_, Test::In(values)) if values.len() == 1);
+        if let Filter::Is(dimension, _) = &filter
+            && is_one(&filter)
+            && self.filters.iter().any(|other| is_one(other) && other.dimensions() == [dimension])
+        {
+            let problem =
+                format!("{dimension} is filtered twice: several values are asked for as {dimension} in (a,b)");
+            return error("filter", problem);
         }
+        if self.filters.len() == QUESTION_FILTERS_MAX {
+            return error("filter", format!("at most {QUESTION_FILTERS_MAX} are taken: join them with and"));
+        }
+        self.filters.push(filter);
+        Ok(())
+    }
+
+    fn finish(self, now: i64, zone: &TimeZone) -> Result<Question, QuestionError> {
+        if self.metrics.is_empty() {
+            return error("metric", format!("1 to {QUESTION_METRICS_MAX} are asked for"));
+        }
+        let last = self.last.map(|text| Last::parse(&text).or_else(|problem| error("last", problem))).transpose()?;
+        let (start, end) = (self.start.as_deref(), self.end.as_deref());
+        let has_range = start.is_some() || end.is_some();
+        let is_now = !has_range && self.metrics.iter().all(|metric| metric.name == ACTIVE_USERS);
+        let last = last.or(is_now.then_some(ACTIVE));
+        let (start, end) = match last {
+            Some(last) if !has_range => last.range(now, zone),
+            Some(_) => return error("last", "it takes the place of start and end"),
+            None => (parse_time("start", start, zone)?, parse_time("end", end, zone)?),
+        };
+        if start >= end {
+            return error("end", "it must come after the start");
+        }
+        let parse_granularity = |parameter: &str, text: Cow<'_, str>| {
+            let granularity = Granularity::parse(&text);
+            granularity.or_else(|problem| error(parameter, format!("{problem}, or all")))
+        };
+        let granularity =
+            self.granularity.map_or(Ok(Granularity::All), |text| parse_granularity("granularity", text))?;
+        let window = match self.window {
+            None => 1,
+            Some(text) => {
+                let Some(steps) = granularity.steps(parse_granularity("window", text)?) else {
+                    return error("window", "it must be a whole number of the granularity's buckets, as in 7d by 1d");
+                };
+                if steps > WINDOW_STEPS_MAX {
+                    return error(
+                        "window",
+                        format!("it has more than {WINDOW_STEPS_MAX} buckets: ask for coarser ones"),
+                    );
+                }
+                steps
+            }
+        };
+        if granularity.buckets_max(start, end) + window > QUESTION_BUCKETS_MAX {
+            let problem = format!(
+                "it cuts the range into more than {QUESTION_BUCKETS_MAX} buckets: ask for coarser ones or for a shorter range"
+            );
+            return error("granularity", problem);
+        }
+        let before = match self.compare.as_deref() {
+            None => None,
+            Some("previous") => Some(before(start, end, !matches!(granularity, Granularity::Weeks(_)), zone)),
+            Some(_) => return error("compare", "it is previous, for the period before"),
+        };
+        let question = Question {
+            order: parse_order(self.order.as_deref(), &self.metrics)?,
+            metrics: self.metrics,
+            start,
+            end,
+            last,
+            granularity,
+            window,
+            before,
+            group_by: self.group_by,
+            filter: match self.filters.len() {
+                0 | 1 => self.filters.into_iter().next(),
+                _ => Some(Filter::All(self.filters)),
+            },
+            limit: self.limit.map_or(Ok(QUESTION_LIMIT_DEFAULT), |text| parse_limit(&text))?,
+        };
+        for compared in question.of_before().iter().flat_map(|before| [&question, before]) {
+            if compared.bucket(compared.start, zone) != compared.start {
+                let problem =
+                    "the range and the one before must both start with a bucket: ask for another granularity or range";
+                return error("compare", problem);
+            }
+        }
+        Ok(question)
     }
 }
 
@@ -203,16 +340,21 @@ fn crop(text: &str) -> String {
     text.chars().take(NAME_BYTES_MAX).collect()
 }
 
-fn parse_name(parameter: &str, text: &str) -> Result<String, QuestionError> {
-    if is_name(text) { Ok(text.into()) } else { error(parameter, "it names no dimension") }
-}
-
-fn parse_filter(text: &str) -> Result<(String, String), QuestionError> {
-    match text.split_once(':') {
-        Some((dimension, value)) if is_name(dimension) && value.len() <= VALUE_BYTES_MAX => {
-            Ok((dimension.into(), value.into()))
-        }
-        _ => error("filter", "it is a dimension, a colon and a value, as in country:US"),
+/// A metric of the question, or `group`, and `asc` or `desc`.
+fn parse_order(text: Option<&str>, metrics: &[Metric]) -> Result<Order, QuestionError> {
+    let Some(text) = text else { return Ok(Order { metric: Some(0), descending: true }) };
+    let (name, descending) = match text.rsplit_once(' ') {
+        // An event type may end so.
+        _ if metrics.iter().any(|metric| metric.name == text) => (text, None),
+        Some((name, "asc")) => (name, Some(false)),
+        Some((name, "desc")) => (name, Some(true)),
+        _ => (text, None),
+    };
+    let metric = metrics.iter().position(|metric| metric.name == name);
+    match metric {
+        None if name != "group" => error("order", "it is a metric of the question or group, and asc or desc"),
+        // The greatest figures first, but groups by the alphabet.
+        metric => Ok(Order { metric, descending: descending.unwrap_or(metric.is_some()) }),
     }
 }
 
@@ -220,33 +362,6 @@ fn parse_limit(text: &str) -> Result<usize, QuestionError> {
     match text.parse() {
         Ok(limit) if (1..=QUESTION_LIMIT_MAX).contains(&limit) => Ok(limit),
         _ => error("limit", format!("it is a number from 1 to {QUESTION_LIMIT_MAX}")),
-    }
-}
-
-fn parse_granularity(text: &str) -> Result<Granularity, QuestionError> {
-    if text == "all" {
-        return Ok(Granularity::All);
-    }
-    let split = text.len().saturating_sub(1);
-    let (number, unit) = text.split_at_checked(split).unwrap_or((text, ""));
-    match (number.parse::<u16>().map(i64::from), unit) {
-        (Ok(n @ 1..=1440), "m") => Ok(Granularity::Minutes(n)),
-        (Ok(n @ 1..=24), "h") => Ok(Granularity::Minutes(n * 60)),
-        (Ok(n @ 1..=366), "d") => Ok(Granularity::Days(n)),
-        _ => error("granularity", "it is 1m to 1440m, 1h to 24h, 1d to 366d, or all"),
-    }
-}
-
-fn parse_last(text: &str) -> Result<Last, QuestionError> {
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).unwrap_or((text, ""));
-    let (unit, most) = match unit {
-        "m" => (Tier::Minute, 1_440),
-        "h" => (Tier::Hour, 1_440),
-        _ => (Tier::Day, 3_660),
-    };
-    match (number.parse::<u16>().map(i64::from), text.ends_with(['m', 'h', 'd'])) {
-        (Ok(n), true) if (1..=most).contains(&n) => Ok(Last { n, unit }),
-        _ => error("last", "it is 1m to 1440m, 1h to 1440h, or 1d to 3660d"),
     }
 }
 
@@ -313,7 +428,7 @@ mod tests {
             "metric=page_views&metric=p95:duration&start=2024-01-01&end=2024-01-02T12:30:00+02:00\
              &granularity=6h&group_by=country&filter=plan:pro:x&limit=3",
         );
-        let metric = |name: &str, stat, only| Metric { name: name.into(), stat, only };
+        let metric = |name: &str, stat, only| Metric { name: name.into(), stat, only, over: None };
         assert_eq!(
             question,
             Ok(Question {
@@ -325,8 +440,11 @@ mod tests {
                 end: 28_401_120 + 24 * 60 + 10 * 60 + 30,
                 last: None,
                 granularity: Granularity::Minutes(360),
-                group_by: Some("country".into()),
-                filters: vec![("plan".into(), "pro:x".into())],
+                window: 1,
+                before: None,
+                group_by: vec!["country".into()],
+                filter: Some(Filter::Is("plan".into(), Test::In(vec!["pro:x".into()]))),
+                order: Order { metric: Some(0), descending: true },
                 limit: 3,
             })
         );
@@ -365,7 +483,7 @@ mod tests {
             (&format!("{day}&start=2024-01-01"), "start"),
             (&format!("{day}&metric=events"), "metric"),
             (&format!("{day}&metric=sum:"), "metric"),
-            (&format!("{day}&metric=p42:x"), "metric"),
+            (&format!("{day}&metric=p100:x"), "metric"),
             (&format!("{day}&metric=é"), "metric"),
             (&many, "metric"),
             (&format!("{day}&granularity="), "granularity"),
@@ -382,7 +500,7 @@ mod tests {
             (&format!("{day}&last=1d"), "last"),
             ("metric=events&last=1d&end=2024-01-02", "last"),
             ("metric=events&last=0d", "last"),
-            ("metric=events&last=9w", "last"),
+            ("metric=events&last=9y", "last"),
             ("metric=events&last=d", "last"),
             ("metric=events&last=é", "last"),
             ("metric=events&last=1441m", "last"),

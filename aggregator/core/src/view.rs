@@ -111,7 +111,7 @@ impl View {
     /// Adds a frame's cells of the view's client; `cut_at` is the frame's, in ms. Says whether any of them concern it.
     pub fn add(&mut self, section: &Section, cut_at: i64) -> Result<bool, ViewError> {
         let plan = self.answer.plan();
-        let (start, end) = (plan.question.start, plan.question.end);
+        let (start, end) = plan.range();
         let Some(cube) = section.get(&plan.cube.name) else { return Ok(false) };
         let mut is_concerned = false;
         for (minute, cells) in cube.buckets.range(start..end) {

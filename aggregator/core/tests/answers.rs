@@ -2,17 +2,18 @@
 //! came, and whatever was flushed and folded meanwhile.
 #![expect(clippy::unwrap_used, reason = "these are tests, helpers and all")]
 
+use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
-use catchment_aggregator_core::answer::{Answer, TooMuch};
+use catchment_aggregator_core::answer::{Answer, Row, TooMuch};
 use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
 use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::{Memtable, Plan, Question};
 use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::CellKey;
-use catchment_cells::row::{OTHER, Row};
+use catchment_cells::row::OTHER;
 use catchment_cells::users::{Coupon, Users};
-use catchment_cells::{Cell, ClientId, cube};
+use catchment_cells::{Cell, ClientId, Estimate, cube};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -40,11 +41,46 @@ struct Asked {
     end: i64,
     /// Minutes of a bucket; 0: all.
     granularity: i64,
-    group_by: Option<&'static str>,
-    filter: Option<(&'static str, &'static str)>,
+    /// Buckets of a window.
+    window: i64,
+    group_by: Vec<&'static str>,
+    filter: Option<Filter>,
+    order: Order,
     limit: usize,
     page_views_first: bool,
 }
+
+/// As text, the dimensions that it needs, and what it means.
+type Filter = (&'static str, &'static [&'static str], fn(&Event) -> bool);
+
+const FILTERS: &[Filter] = &[
+    ("country:US", &["country"], |event| event.country == Some("US")),
+    ("event_type = buy", &["event_type"], |event| event.event_type == "buy"),
+    ("page=/a", &["page"], |event| event.page == Some("/a")),
+    ("page^\"/\" and page != /b", &["page"], |event| event.page.is_some_and(|page| page != "/b")),
+    ("page in (/c, /a)", &["page"], |event| matches!(event.page, Some("/a" | "/c"))),
+    ("country!=US", &["country", "event_type"], |event| event.country != Some("US")),
+    ("not country^\"\"", &["country", "event_type"], |event| event.country.is_none()),
+    ("country=DE or event_type=buy", &["country", "event_type"], |event| {
+        event.country == Some("DE") || event.event_type == "buy"
+    }),
+    ("not (country=DE and event_type=buy)", &["country", "event_type"], |event| {
+        !(event.country == Some("DE") && event.event_type == "buy")
+    }),
+];
+
+/// As text, the metric's place among the figures, and whether the greatest are first.
+type Order = (&'static str, Option<usize>, bool);
+
+const ORDERS: &[Order] = &[
+    ("", Some(0), true),
+    ("events asc", None, false),
+    ("users", None, true),
+    ("sum:price desc", None, true),
+    ("min:price asc", None, false),
+    ("group", None, false),
+    ("group desc", None, true),
+];
 
 fn client(n: u8) -> ClientId {
     ClientId::new(&format!("c{n}")).unwrap()
@@ -81,32 +117,44 @@ impl Event {
 }
 
 impl Asked {
-    /// `page_views` and pages are in no common cube.
-    fn has_page_views(&self) -> bool {
-        self.group_by != Some("page") && self.filter.is_none_or(|(dimension, _)| dimension != "page")
+    fn dimensions(&self) -> BTreeSet<&str> {
+        self.group_by.iter().copied().chain(self.filter.iter().flat_map(|filter| filter.1.iter().copied())).collect()
     }
 
-    fn query(&self) -> Vec<(&'static str, String)> {
-        let time = |minute: i64| Timestamp::from_second(minute * 60).unwrap().to_string();
+    /// `page_views` and pages are in no common cube.
+    fn has_page_views(&self) -> bool {
+        !self.dimensions().contains("page")
+    }
+
+    fn metrics(&self) -> Vec<&'static str> {
         let mut metrics = vec!["events", "users", "sum:price", "avg:price", "min:price", "max:price"];
         if self.has_page_views() {
             metrics.insert(if self.page_views_first { 0 } else { 6 }, "page_views");
         }
-        let mut query: Vec<_> = metrics.into_iter().map(|metric| ("metric", metric.to_owned())).collect();
+        metrics
+    }
+
+    fn query(&self) -> Vec<(&'static str, String)> {
+        let time = |minute: i64| Timestamp::from_second(minute * 60).unwrap().to_string();
+        let length = |minutes: i64| match minutes {
+            0 => "all".into(),
+            n if n % 1_440 == 0 => format!("{}d", n / 1_440),
+            n if n % 60 == 0 => format!("{}h", n / 60),
+            n => format!("{n}m"),
+        };
+        let mut query: Vec<_> = self.metrics().into_iter().map(|metric| ("metric", metric.to_owned())).collect();
         query.push(("start", time(self.start)));
         query.push(("end", time(self.end)));
         query.push(("limit", self.limit.to_string()));
-        query.push((
-            "granularity",
-            match self.granularity {
-                0 => "all".into(),
-                n if n >= 1_440 => format!("{}d", n / 1_440),
-                n if n % 60 == 0 => format!("{}h", n / 60),
-                n => format!("{n}m"),
-            },
-        ));
-        query.extend(self.group_by.map(|name| ("group_by", name.to_owned())));
-        query.extend(self.filter.map(|(name, value)| ("filter", format!("{name}:{value}"))));
+        query.push(("granularity", length(self.granularity)));
+        if self.window > 1 {
+            query.push(("window", length(self.window * self.granularity)));
+        }
+        if !self.order.0.is_empty() {
+            query.push(("order", self.order.0.to_owned()));
+        }
+        query.extend(self.group_by.iter().map(|name| ("group_by", (*name).to_owned())));
+        query.extend(self.filter.map(|filter| ("filter", filter.0.to_owned())));
         query
     }
 
@@ -127,48 +175,73 @@ impl Asked {
 
     /// The answer, straight from the events.
     fn naive(&self, events: &[Event]) -> Vec<Row> {
-        let counted = |event: &&Event| {
-            event.client == 0
-                && (self.start..self.end).contains(&event.minute)
-                && self.filter.is_none_or(|(name, value)| event.value(name) == Some(value))
-                && self.group_by.is_none_or(|name| event.value(name).is_some())
-        };
-        let group = |event: &Event| self.group_by.and_then(|name| event.value(name));
-        let rank = |event: &Event| u64::from(!self.ranks_page_views() || event.event_type == "page_view");
-        let mut totals: BTreeMap<&str, u64> = BTreeMap::new();
-        for event in events.iter().filter(counted) {
-            if let Some(group) = group(event) {
-                *totals.entry(group).or_default() += rank(event);
-            }
-        }
-        let mut ranked: Vec<_> = totals.into_iter().collect();
-        ranked.sort_by_key(|(value, count)| (std::cmp::Reverse(*count), *value));
-        let kept: BTreeSet<&str> = ranked.into_iter().take(self.limit).map(|(value, _)| value).collect();
-
-        let mut buckets: BTreeMap<(i64, Option<&str>), Vec<&Event>> = BTreeMap::new();
-        for event in events.iter().filter(counted) {
-            let group = group(event).map(|group| if kept.contains(group) { group } else { OTHER });
-            buckets.entry((self.bucket(event.minute), group)).or_default().push(event);
-        }
-        let mut rows: Vec<(u64, Row)> = buckets
-            .into_iter()
-            .map(|((bucket, group), events)| {
-                let rank = events.iter().map(|event| rank(event)).sum();
-                (rank, Row { bucket, group: group.map(Box::from), figures: self.figures(&events) })
+        let earlier = (self.window - 1) * self.granularity;
+        let from = if self.window > 1 { self.bucket(self.start) - earlier } else { self.start };
+        let events: Vec<(&Event, Vec<&str>)> = events
+            .iter()
+            .filter(|event| {
+                event.client == 0
+                    && (from..self.end).contains(&event.minute)
+                    && self.filter.is_none_or(|filter| filter.2(event))
+            })
+            .filter_map(|event| {
+                Some((event, self.group_by.iter().map(|name| event.value(name)).collect::<Option<_>>()?))
             })
             .collect();
-        rows.sort_by_key(|(rank, row)| {
-            (row.bucket, row.group.as_deref() == Some(OTHER), std::cmp::Reverse(*rank), row.group.clone())
+        let mut totals: BTreeMap<&Vec<&str>, Vec<&Event>> = BTreeMap::new();
+        events.iter().for_each(|(event, group)| totals.entry(group).or_default().push(event));
+        let mut ranked: Vec<(Vec<&str>, Option<f64>)> =
+            totals.into_iter().map(|(group, events)| (group.clone(), self.rank(&self.figures(&events)))).collect();
+        ranked.sort_by(|a, b| self.compare(a, b));
+        let kept: BTreeSet<Vec<&str>> = ranked.into_iter().take(self.limit).map(|(group, _)| group).collect();
+
+        let mut buckets: BTreeMap<(i64, Vec<&str>), Vec<&Event>> = BTreeMap::new();
+        for (event, group) in &events {
+            let group = if kept.contains(group) { group.clone() } else { vec![OTHER; group.len()] };
+            for step in 0..self.window {
+                let bucket = self.bucket(event.minute) + step * self.granularity;
+                if (self.bucket(self.start)..self.end).contains(&bucket) {
+                    buckets.entry((bucket, group.clone())).or_default().push(event);
+                }
+            }
+        }
+        let row = |((bucket, group), events): ((i64, Vec<&str>), Vec<&Event>)| Row {
+            bucket,
+            group: group.into_iter().map(Box::from).collect(),
+            figures: self.figures(&events),
+            before: None,
+        };
+        let mut rows: Vec<Row> = buckets.into_iter().map(row).collect();
+        let is_rest = |row: &Row| row.group.first().is_some_and(|group| **group == *OTHER);
+        rows.sort_by(|a, b| {
+            let ranks = || self.compare(&(&a.group, self.rank(&a.figures)), &(&b.group, self.rank(&b.figures)));
+            a.bucket.cmp(&b.bucket).then(is_rest(a).cmp(&is_rest(b))).then_with(ranks)
         });
-        rows.into_iter().map(|(_, row)| row).collect()
+        rows
     }
 
-    fn ranks_page_views(&self) -> bool {
-        self.has_page_views() && self.page_views_first
+    /// The figure that groups are ordered by.
+    fn rank(&self, figures: &[Option<Estimate>]) -> Option<f64> {
+        let name = self.order.0.split(' ').next().unwrap();
+        let index = self.order.1.or_else(|| self.metrics().iter().position(|metric| *metric == name))?;
+        Some(figures[index]?.value)
     }
 
-    fn figures(&self, events: &[&Event]) -> Vec<Option<catchment_cells::Estimate>> {
-        let exact = catchment_cells::Estimate::exact;
+    fn compare<G: Ord>(&self, a: &(G, Option<f64>), b: &(G, Option<f64>)) -> Ordering {
+        let descending = self.order.2;
+        let turn = |ordering: Ordering| if descending { ordering.reverse() } else { ordering };
+        if self.order.0.starts_with("group") {
+            return turn(a.0.cmp(&b.0));
+        }
+        let by_figure = match (a.1, b.1) {
+            (Some(a), Some(b)) => turn(a.total_cmp(&b)),
+            (a, b) => a.is_none().cmp(&b.is_none()),
+        };
+        by_figure.then_with(|| a.0.cmp(&b.0))
+    }
+
+    fn figures(&self, events: &[&Event]) -> Vec<Option<Estimate>> {
+        let exact = Estimate::exact;
         let mut users = Users::default();
         events.iter().for_each(|event| users.insert(Coupon::of(event.user)));
         let prices: Vec<i64> = events.iter().filter_map(|event| event.price).collect();
@@ -213,8 +286,16 @@ impl Rows {
 
     fn answer(&self, memtable: &Memtable, question: Question) -> Vec<Row> {
         let plan = Plan::new(question, &[], &TimeZone::UTC).unwrap();
+        let answer = self.read(memtable, plan.clone());
+        match plan.before() {
+            None => answer.rows().unwrap(),
+            Some(before) => answer.rows_against(&self.read(memtable, before)).unwrap(),
+        }
+    }
+
+    fn read(&self, memtable: &Memtable, plan: Plan) -> Answer {
         let mut answer = Answer::new(plan.clone());
-        let (start, end) = (plan.question.start, plan.question.end);
+        let (start, end) = plan.range();
         for (minute, values, cell) in memtable.scan(&client(0), &plan.cube.name, start, end) {
             answer.add(minute, values, cell).unwrap();
         }
@@ -229,7 +310,7 @@ impl Rows {
                 cells.iter().for_each(|cell| _ = answer.add(key.bucket, &key.values, cell).unwrap());
             }
         }
-        answer.rows().unwrap()
+        answer
     }
 }
 
@@ -261,22 +342,26 @@ fn asked() -> impl Strategy<Value = Asked> {
         ]
     };
     let granularity = prop::sample::select(vec![0, 1, 7, 60, 90, 300, 1_440, 2_880]);
-    let group_by = prop::option::of(prop::sample::select(vec!["page", "country", "event_type"]));
-    let filter = prop::option::of(prop::sample::select(vec![("country", "US"), ("event_type", "buy"), ("page", "/a")]));
-    (edge(), edge(), granularity, group_by, filter, 1usize..5, any::<bool>())
+    let window = 1i64..6;
+    let group_by = prop::sample::subsequence(vec!["page", "country", "event_type"], 0..=2).prop_shuffle();
+    let filter = prop::option::of(prop::sample::select(FILTERS));
+    let order = prop::sample::select(ORDERS);
+    (edge(), edge(), (granularity, window), group_by, filter, order, 1usize..5, any::<bool>())
         .prop_filter("an empty range is refused", |(a, b, ..)| a != b)
-        .prop_map(|(a, b, granularity, group_by, filter, limit, page_views_first)| Asked {
+        .prop_map(|(a, b, (granularity, window), group_by, filter, order, limit, page_views_first)| Asked {
             start: FIRST + a.min(b),
             end: FIRST + a.max(b),
             granularity,
+            // Of whole buckets, all of one length.
+            window: if granularity > 0 && 1_440 % granularity == 0 { window } else { 1 },
             group_by,
             filter,
+            order,
             limit,
             page_views_first,
         })
         .prop_filter("page and another dimension are in no common cube", |asked| {
-            let dimensions = [asked.group_by, asked.filter.map(|(name, _)| name)];
-            !dimensions.contains(&Some("page")) || dimensions.iter().flatten().all(|name| *name == "page")
+            asked.has_page_views() || asked.dimensions().len() == 1
         })
 }
 
@@ -383,8 +468,10 @@ fn an_answer_is_bounded() {
             start: FIRST,
             end: FIRST + MINUTES,
             granularity: 1,
-            group_by: Some("page"),
+            window: 1,
+            group_by: vec!["page"],
             filter: None,
+            order: ORDERS[0],
             limit,
             page_views_first: false,
         };

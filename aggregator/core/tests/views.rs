@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use catchment_aggregator_core::answer::Row;
 use catchment_aggregator_core::limits::{
     GONE_MAX, UPDATE_BURST_BYTES, UPDATE_BYTES_PER_S, UPDATE_EVERY_MS, VIEW_ROWS_MAX,
 };
@@ -13,7 +14,6 @@ use catchment_cells::Cell;
 use catchment_cells::frame::{CubeCells, Section};
 use catchment_cells::key::Tier;
 use catchment_cells::live::{self, Message, Mirror, Update};
-use catchment_cells::row::Row;
 use catchment_cells::users::Coupon;
 use jiff::tz::TimeZone;
 use proptest::prelude::*;
@@ -67,7 +67,7 @@ fn update(bytes: &[u8]) -> Update {
 }
 
 /// Quantiles of digests that were merged in another order differ in their last bits.
-fn rounded(rows: Vec<Row>) -> Vec<Row> {
+fn rounded(rows: impl IntoIterator<Item: Into<Row>>) -> Vec<Row> {
     let round = |value: f64| format!("{value:.9e}").parse().unwrap();
     let figure = |mut figure: catchment_cells::Estimate| {
         for value in [&mut figure.value, &mut figure.lower, &mut figure.upper] {
@@ -76,7 +76,7 @@ fn rounded(rows: Vec<Row>) -> Vec<Row> {
         figure
     };
     let row = |row: Row| Row { figures: row.figures.into_iter().map(|value| value.map(figure)).collect(), ..row };
-    rows.into_iter().map(row).collect()
+    rows.into_iter().map(|known| row(known.into())).collect()
 }
 
 const QUESTIONS: [&str; 6] = [

@@ -216,7 +216,7 @@ impl Cells {
         deadline: Instant,
         mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), AnswerError>,
     ) -> Result<(u64, Option<i64>), AnswerError> {
-        let (start, end) = (plan.question.start, plan.question.end);
+        let (start, end) = plan.range();
         let mut cells_read = 0u64;
         let mut visit = |bucket, values: &[Option<&str>], cell: &_| {
             cells_read += 1;

@@ -202,7 +202,9 @@ impl Connection {
             let detail = format!("a connection follows at most {SUBSCRIPTIONS_MAX} questions");
             return self.refuse(number, Problem::busy(&detail)).await;
         }
-        let plan = match plan(&self.api.cells, &self.client, &parameters(&question)) {
+        let plan = plan(&self.api.cells, &self.client, &parameters(&question))
+            .and_then(|plan| plan.question.check_live().map(|()| plan).map_err(Problem::from));
+        let plan = match plan {
             Ok(plan) => plan,
             Err(problem) => return self.refuse(number, problem).await,
         };

@@ -1,5 +1,6 @@
 //! What is served over HTTP: questions, live views, health, and the dashboard's files. The one place that knows status codes.
 
+mod body;
 pub(crate) mod dashboard;
 mod live;
 mod problem;
@@ -71,7 +72,7 @@ pub(crate) fn connection_bounds() -> catchment_http::Bounds {
 /// The routes.
 pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
-        .route("/api/v1/metrics", get(questions::metrics))
+        .route("/api/v1/metrics", get(questions::metrics).post(questions::several))
         .route("/api/v1/measures", get(questions::measures))
         .route("/api/v1/live", get(live::upgrade))
         .route("/healthz", get(|| async { "ok\n" }))

@@ -4,7 +4,7 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catchment_aggregator_core::question::QuestionError;
 use catchment_cells::limits::NAME_BYTES_MAX;
-use serde_json::json;
+use serde_json::{Value, json};
 use tracing::error;
 
 use crate::cells::AnswerError;
@@ -42,6 +42,20 @@ impl Problem {
     /// Too much else is going on.
     pub(crate) fn busy(detail: &str) -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "busy", detail)
+    }
+
+    /// As RFC 9457 writes it.
+    pub(crate) fn json(&self) -> Value {
+        let mut json = json!({
+            "type": "about:blank",
+            "title": self.title,
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+        });
+        if let Some(parameter) = &self.parameter {
+            json["parameter"] = parameter.as_str().into();
+        }
+        json
     }
 
     /// Whoever asked is not at fault.
@@ -89,16 +103,7 @@ impl From<&LiveError> for Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let mut body = json!({
-            "type": "about:blank",
-            "title": self.title,
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-        });
-        if let Some(parameter) = self.parameter {
-            body["parameter"] = parameter.into();
-        }
-        let mut response = (self.status, body.to_string()).into_response();
+        let mut response = (self.status, self.json().to_string()).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.status {

@@ -1,24 +1,25 @@
-//! `GET /api/v1/metrics` and `GET /api/v1/measures`.
+//! `GET` and `POST /api/v1/metrics`, and `GET /api/v1/measures`.
 
 use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catchment_aggregator_core::question::parameters;
+use catchment_aggregator_core::answer::Row;
+use catchment_aggregator_core::question::{Metric, parameters};
 use catchment_aggregator_core::{Answer, Plan, Question};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::key::Tier;
-use catchment_cells::row::Row;
 use catchment_cells::{ClientId, Estimate, Secret};
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value, json};
 use tracing::error;
 
-use super::Api;
 use super::problem::Problem;
+use super::{Api, body};
 use crate::cells::{AnswerError, Cells, zone};
 use crate::clock::now_ms;
 use crate::metrics;
@@ -26,6 +27,9 @@ use crate::metrics;
 /// How long a question may wait for its turn, and how long it may take.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 const ANSWER_MAX: Duration = Duration::from_secs(20);
+/// Questions of one POST, and how many bytes of answers are enough.
+const POST_QUESTIONS_MAX: usize = 32;
+const POST_ANSWERS_BYTES_MAX: usize = 32 << 20;
 
 /// `GET /api/v1/metrics`.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
@@ -34,8 +38,36 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;
         let plan = plan(&api.cells, &client, &parameters)?;
-        api.watched.lock().unwrap_or_else(PoisonError::into_inner).watch(&client, now_ms());
-        work(&api, move |cells| answer_now(cells, &client, plan)).await
+        watch(&api, &client);
+        work(&api, move |cells| answer_now(cells, &client, plan, Instant::now() + ANSWER_MAX)).await
+    };
+    let response = respond(answer.await);
+    metrics::observe_question(response.status().as_u16(), started.elapsed());
+    response
+}
+
+/// `POST /api/v1/metrics`: several questions, each answered or refused by itself.
+pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Response {
+    let started = Instant::now();
+    let answer = async {
+        let client = authorize_headers(&api.secret, &headers)?;
+        let body = body::read(body).await?;
+        let asked: Value = serde_json::from_slice(&body)
+            .map_err(|error| Problem::parameter("questions", &format!("the body is no JSON: {error}")))?;
+        let Some(questions) = asked.get("questions").and_then(Value::as_array) else {
+            return Err(Problem::parameter("questions", "the body is {\"questions\":[…]}"));
+        };
+        if !(1..=POST_QUESTIONS_MAX).contains(&questions.len()) {
+            let problem = format!("1 to {POST_QUESTIONS_MAX} are asked at a time: ask the others in another POST");
+            return Err(Problem::parameter("questions", &problem));
+        }
+        let plan = |json| {
+            let question = Question::from_json(json, now_ms(), &zone()).map_err(Problem::from)?;
+            plan_question(&api.cells, &client, question)
+        };
+        let plans: Vec<Result<Plan, Problem>> = questions.iter().map(plan).collect();
+        watch(&api, &client);
+        work(&api, move |cells| answer_all(cells, &client, plans)).await
     };
     let response = respond(answer.await);
     metrics::observe_question(response.status().as_u16(), started.elapsed());
@@ -71,8 +103,17 @@ pub(crate) fn authorize(secret: &Secret, token: &str) -> Result<ClientId, Proble
 pub(crate) fn plan(cells: &Cells, client: &ClientId, parameters: &[(String, String)]) -> Result<Plan, Problem> {
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
     let question = Question::parse(parameters, now_ms(), &zone()).map_err(Problem::from)?;
+    plan_question(cells, client, question)
+}
+
+fn plan_question(cells: &Cells, client: &ClientId, question: Question) -> Result<Plan, Problem> {
     Plan::new(question, &cells.cubes(client), &zone())
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cube covers the question", error))
+}
+
+/// Whoever is asked about is looked at.
+fn watch(api: &Api, client: &ClientId) {
+    api.watched.lock().unwrap_or_else(PoisonError::into_inner).watch(client, now_ms());
 }
 
 /// Has a question worked on off the threads that serve others, in its turn.
@@ -111,34 +152,85 @@ fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, P
     authorize(secret, token)
 }
 
+/// The answers as JSON, in the order of the questions.
+fn answer_all(cells: &Cells, client: &ClientId, plans: Vec<Result<Plan, Problem>>) -> Result<String, Problem> {
+    let deadline = Instant::now() + ANSWER_MAX;
+    let mut body = String::from("{\"answers\":[");
+    for (index, plan) in plans.into_iter().enumerate() {
+        if index > 0 {
+            body.push(',');
+        }
+        let enough = || {
+            let detail = "the answers before it are long enough: ask it in another POST";
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much to answer", detail)
+        };
+        let plan = plan.and_then(|plan| if body.len() > POST_ANSWERS_BYTES_MAX { Err(enough()) } else { Ok(plan) });
+        match plan.and_then(|plan| answer_now(cells, client, plan, deadline)) {
+            Ok(answer) => body.push_str(&answer),
+            Err(problem) => body.push_str(&json!({ "problem": problem.json() }).to_string()),
+        }
+    }
+    body.push_str("]}");
+    Ok(body)
+}
+
 /// The answer as JSON.
-fn answer_now(cells: &Cells, client: &ClientId, plan: Plan) -> Result<String, Problem> {
-    let (cube, tier, question) = (plan.cube.name.clone(), plan.tier(), plan.question.clone());
-    let answered = cells.answer(client, Answer::new(plan), Instant::now() + ANSWER_MAX)?;
-    let rows = answered.answer.rows().map_err(AnswerError::from)?;
-    let results: Vec<Value> = rows.iter().map(|row| row_json(row, &question)).collect();
-    let mut body = json!({
-        "meta": {
-            "confidence": CONFIDENCE,
-            "as_of": answered.as_of.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string()),
-            "cube": cube,
-            "tier": match tier { Tier::Minute => "minute", Tier::Hour => "hour", Tier::Day => "day" },
-            "source": "cells",
-        },
+fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -> Result<String, Problem> {
+    let (cube, tier, question, before) = (plan.cube.name.clone(), plan.tier(), plan.question.clone(), plan.before());
+    let answered = cells.answer(client, Answer::new(plan), deadline)?;
+    let rows = match before {
+        None => answered.answer.rows(),
+        Some(before) => answered.answer.rows_against(&cells.answer(client, Answer::new(before), deadline)?.answer),
+    };
+    let results: Vec<Value> = rows.map_err(AnswerError::from)?.iter().map(|row| row_json(row, &question)).collect();
+    let mut meta = json!({
+        "confidence": CONFIDENCE,
+        "as_of": answered.as_of.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string()),
+        "cube": cube,
+        "tier": match tier { Tier::Minute => "minute", Tier::Hour => "hour", Tier::Day => "day" },
+        "source": "cells",
     });
+    if let Some((start, end)) = question.before {
+        meta["before"] = json!({ "start": time(start), "end": time(end) });
+    }
+    let mut body = json!({ "meta": meta });
     // Moved in: the macro would copy them.
     body["results"] = results.into();
     Ok(body.to_string())
 }
 
 fn row_json(row: &Row, question: &Question) -> Value {
-    let values = question.metrics.iter().zip(&row.figures);
-    let values: Map<String, Value> = values
-        .map(|(metric, figure)| (metric.name.clone(), figure.as_ref().map_or(Value::Null, figure_json)))
-        .collect();
-    // Buckets lie between a question's start and end, which came from the calendar.
-    let time = Timestamp::from_second(row.bucket * 60).map(|time| time.to_string()).ok();
-    json!({ "time": time, "group": row.group, "values": values })
+    let values = question.metrics.iter().zip(&row.figures).enumerate();
+    let value = |(index, (metric, figure)): (usize, (&Metric, &Option<Estimate>))| {
+        let mut value = figure.as_ref().map_or(Value::Null, figure_json);
+        if let Some(before) = &row.before {
+            let before = before.get(index).copied().flatten();
+            let change = figure.zip(before).and_then(|(now, before)| now.over(before)).map(|ratio| Estimate {
+                value: ratio.value - 1.0,
+                lower: ratio.lower - 1.0,
+                upper: ratio.upper - 1.0,
+                ..ratio
+            });
+            if value.is_null() {
+                value = json!({ "value": null, "lower": null, "upper": null, "exact": false });
+            }
+            value["previous"] = before.as_ref().map_or(Value::Null, figure_json);
+            value["change"] = change.as_ref().map_or(Value::Null, figure_json);
+        }
+        (metric.name.clone(), value)
+    };
+    let values: Map<String, Value> = values.map(value).collect();
+    let group = match &row.group[..] {
+        [] => Value::Null,
+        [one] => Value::from(&**one),
+        several => several.iter().map(|value| &**value).collect(),
+    };
+    json!({ "time": time(row.bucket), "group": group, "values": values })
+}
+
+/// A minute as text; null beyond the calendar.
+fn time(minute: i64) -> Option<String> {
+    Timestamp::from_second(minute * 60).map(|time| time.to_string()).ok()
 }
 
 fn figure_json(figure: &Estimate) -> Value {

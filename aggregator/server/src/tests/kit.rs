@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use catchment_aggregator_core::answer::Row;
 use catchment_aggregator_core::{Answer, Plan, Question, Watched};
 use catchment_cells::ack::Ack;
 use catchment_cells::frame::{self, CHAIN_START, CellsBlock, Chain, CountersBlock, FrameDraft, Producer, Sealed};
-use catchment_cells::row::Row;
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret, cube};
 use catchment_link::Arrival;
@@ -65,15 +65,24 @@ impl Drop for Folder {
     }
 }
 
-/// An event with a type, a page, a user and a duration in seconds.
+/// A page view with a page, a user and a duration in seconds.
 pub(crate) fn event(block: &mut CellsBlock, client: &ClientId, minute: i64, page: &str, user: u64, seconds: i64) {
+    event_of(block, client, minute, &[("event_type", "page_view"), ("page", page)], user, seconds);
+}
+
+/// An event with these values, a user and a duration in seconds.
+pub(crate) fn event_of(
+    block: &mut CellsBlock,
+    client: &ClientId,
+    minute: i64,
+    values: &[(&str, &str)],
+    user: u64,
+    seconds: i64,
+) {
     let section = block.0.entry(client.clone()).or_default();
     for cube in cube::DEFAULT {
-        let value = |dimension: &&str| match *dimension {
-            "event_type" => Some("page_view".into()),
-            "page" => Some(page.into()),
-            _ => None,
-        };
+        let value =
+            |dimension: &&str| values.iter().find(|(name, _)| name == dimension).map(|(_, value)| Box::from(*value));
         let values: Vec<Option<Box<str>>> = cube.dimensions.iter().map(value).collect();
         if !values.is_empty() && values.iter().all(Option::is_none) {
             continue;

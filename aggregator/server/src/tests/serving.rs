@@ -4,6 +4,7 @@ use std::path::Path;
 use catchment_cells::ack::Status;
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
+use catchment_cells::frame::CellsBlock;
 use catchment_link::{Client, Tls};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -13,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
-use super::kit::{DAY, Folder, Shard, client, event, one, secret};
+use super::kit::{DAY, Folder, Shard, client, event, event_of, one, secret};
 use crate::config::Config;
 use crate::server::{RunError, Server, StartError};
 
@@ -81,9 +82,21 @@ impl Running {
         (head[9..12].parse().unwrap(), header(&head, "content-type"), String::from_utf8(body).unwrap())
     }
 
+    /// Asks several questions; status and body.
+    pub(super) async fn post(&self, key: Option<&str>, body: &str) -> (u16, Value) {
+        let authorization = key.map_or(String::new(), |key| format!("Authorization: Bearer {key}\r\n"));
+        let headers = format!("{authorization}Content-Length: {}\r\n", body.len());
+        let (head, body) = self.send("POST /api/v1/metrics", &headers, body).await;
+        (head[9..12].parse().unwrap(), serde_json::from_slice(&body).unwrap())
+    }
+
     /// The head and the body of an answer.
     async fn fetch(&self, request: &str, headers: &str) -> (String, Vec<u8>) {
-        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n");
+        self.send(request, headers, "").await
+    }
+
+    async fn send(&self, request: &str, headers: &str, body: &str) -> (String, Vec<u8>) {
+        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n{body}");
         let mut stream = TcpStream::connect(self.http).await.unwrap();
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut response = Vec::new();
@@ -173,13 +186,28 @@ async fn bad_questions_get_a_sentence() {
     let server = Running::start(write_config(folder.path(), "data", "")).await;
     let key = read_key("a");
     let day = "start=2024-01-01&end=2024-01-02";
+    let values = format!("page+in+({})", (0..1_001).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
     for (key, query, status, says) in [
         (None, format!("metric=events&{day}"), 401, "read key"),
         (Some("rk_a_1_aaaaaaaaaaaaaaaaaaaaaaaa"), format!("metric=events&{day}"), 401, "unknown"),
         (Some(&*key), day.into(), 400, "metric"),
         (Some(&key), format!("metric=visits&{day}"), 400, "visits"),
         (Some(&key), "metric=events&start=yesterday&end=2024-01-02".into(), 400, "start"),
-        (Some(&key), format!("metric=events&{day}&granularity=1w"), 400, "granularity"),
+        (Some(&key), format!("metric=events&{day}&granularity=1y"), 400, "granularity"),
+        (Some(&key), "metric=events&start=2024-01-02&end=2024-01-01".into(), 400, "must come after"),
+        (
+            Some(&key),
+            "metric=events&start=2014-01-01&end=2024-01-01&granularity=1m".into(),
+            400,
+            "ask for coarser ones",
+        ),
+        (Some(&key), format!("metric=events&{day}&filter={values}"), 400, "more than 1000 values: ask for a prefix"),
+        (Some(&key), format!("metric=events&{day}&filter=country+US"), 400, "it should have ="),
+        (Some(&key), format!("metric=events&{day}&window=7d&granularity=1mo"), 400, "whole number"),
+        (Some(&key), format!("metric=events&{day}&compare=next"), 400, "previous"),
+        (Some(&key), format!("metric=events&{day}&granularity=1mo&start=2024-01-02&compare=previous"), 400, "twice"),
+        (Some(&key), format!("metric=events&{day}&order=users"), 400, "a metric of the question"),
+        (Some(&key), format!("metric=events&{day}&filter=page!%3D/"), 422, "[page, event_type]"),
         (Some(&key), format!("metric=events&{day}&colour=red"), 400, "colour"),
         (Some(&key), format!("metric=events&{day}&group_by=colour"), 422, "[colour]"),
         (Some(&key), format!("metric=page_views&{day}&group_by=page"), 422, "[page, event_type]"),
@@ -193,6 +221,125 @@ async fn bad_questions_get_a_sentence() {
         assert!(problem["detail"].as_str().unwrap().contains(says), "{query}: {body}");
         assert_eq!(problem["parameter"].is_string(), status == 400);
     }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_filter_of_a_million_values_is_refused_unread() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let key = read_key("a");
+    let values: Vec<String> = (0..1_000_000).map(|n| format!("/{n}")).collect();
+    let filter = json!({ "dimension": "page", "in": values });
+    let body = json!({ "questions": [{ "metric": "events", "last": "1d", "filter": filter }] }).to_string();
+    let (status, problem) = server.post(Some(&key), &body).await;
+    assert_eq!((status, &problem["status"]), (413, &json!(413)));
+    assert!(problem["detail"].as_str().unwrap().contains("in a filter of many values for a prefix"), "{problem}");
+    // In a query string it is more than a head may have.
+    let query = format!("GET /api/v1/metrics?metric=events&last=1d&filter=page+in+({})", values[..20_000].join(","));
+    let (head, _) = server.fetch(&query, &format!("Authorization: Bearer {key}\r\n")).await;
+    assert!(["414", "431"].contains(&&head[9..12]), "{head}");
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn several_questions_are_answered_each_by_itself() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let mut block = CellsBlock::default();
+    // Of two days: the first has half as many, of which every fifth is an error.
+    for n in 0..30u64 {
+        let minute = DAY + if n < 10 { 0 } else { 24 * 60 };
+        let country = ["DE", "US", "US"][n as usize % 3];
+        let mut values = vec![("event_type", if n % 5 == 0 { "error" } else { "page_view" }), ("country", country)];
+        values.extend((n % 2 == 0).then_some(("device", "mobile")));
+        event_of(&mut block, &client("a"), minute, &values, n % 6, 1);
+    }
+    let mut shard = Shard::new(1);
+    relay.send(vec![shard.cut(block)]).await;
+    let key = read_key("a");
+    let days = json!({ "start": "2024-01-01", "end": "2024-01-03" });
+    let question = |more: Value| {
+        let mut question = days.clone();
+        question.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        question
+    };
+    let not_mobile = json!({ "not": { "dimension": "device", "is": "mobile" } });
+    let questions = [
+        question(json!({ "metric": ["events", "users"], "group_by": "country", "limit": 1 })),
+        question(json!({ "metric": "events", "group_by": ["country", "device"], "order": "group" })),
+        question(json!({ "metric": "events", "filter": not_mobile })),
+        question(
+            json!({ "metric": "events", "filter": ["country in (DE,\"US\")", { "dimension": "device", "prefix": "mob" }] }),
+        ),
+        question(json!({ "metric": "nonsense" })),
+        question(json!({ "metric": "events", "group_by": "colour" })),
+        question(json!({ "metric": ["error_rate", "users"], "granularity": "1d", "window": "2d" })),
+        json!({ "metric": ["events", "max:duration"], "start": "2024-01-02", "end": "2024-01-03", "compare": "previous" }),
+    ];
+    let (status, answer) = server.post(Some(&key), &json!({ "questions": questions }).to_string()).await;
+    assert_eq!(status, 200, "{answer}");
+    let answers = answer["answers"].as_array().unwrap();
+    assert_eq!(answers.len(), questions.len());
+    let value = |answer: &Value, row: usize, metric: &str| answer["results"][row]["values"][metric]["value"].clone();
+    let groups = |answer: &Value| {
+        answer["results"].as_array().unwrap().iter().map(|row| row["group"].clone()).collect::<Value>()
+    };
+    let counts = |answer: &Value| (0..4).map(|row| value(answer, row, "events")).collect::<Value>();
+    assert_eq!(groups(&answers[0]), json!(["US", "(other)"]));
+    assert_eq!(counts(&answers[0]), json!([20, 10, null, null]));
+    assert_eq!(value(&answers[0], 0, "users"), json!(4));
+    assert_eq!(groups(&answers[1]), json!([["DE", "mobile"], ["US", "mobile"]]));
+    assert_eq!(counts(&answers[1]), json!([5, 10, null, null]));
+    assert_eq!(counts(&answers[2]), json!([15, null, null, null]), "also those without a device");
+    assert_eq!(answers[2]["meta"]["cube"], "audience");
+    assert_eq!(counts(&answers[3]), json!([15, null, null, null]));
+    assert_eq!(
+        (&answers[4]["problem"]["status"], &answers[4]["problem"]["parameter"]),
+        (&json!(400), &json!("metric"))
+    );
+    assert_eq!(answers[5]["problem"]["status"], 422);
+    let rate = json!({ "value": 0.2, "lower": 0.2, "upper": 0.2, "exact": true });
+    assert_eq!((&answers[6]["results"][1]["values"]["error_rate"], value(&answers[6], 1, "users")), (&rate, json!(6)));
+    let events = &answers[7]["results"][0]["values"]["events"];
+    assert_eq!(
+        (&events["value"], &events["previous"]["value"], &events["change"]["value"]),
+        (&json!(20), &json!(10), &json!(1))
+    );
+    assert_eq!(answers[7]["meta"]["before"], json!({ "start": "2024-01-01T00:00:00Z", "end": "2024-01-02T00:00:00Z" }));
+    assert_eq!(answers[7]["results"][0]["values"]["max:duration"]["change"]["value"], 0);
+
+    // The same in query strings.
+    for (query, n) in [
+        ("metric=events&metric=users&group_by=country&limit=1&start=2024-01-01&end=2024-01-03", 0),
+        ("metric=events&group_by=country&group_by=device&order=group&start=2024-01-01&end=2024-01-03", 1),
+        ("metric=events&filter=not+device:mobile&filter=device!=mobile&start=2024-01-01&end=2024-01-03", 2),
+        ("metric=error_rate&metric=users&granularity=1d&window=2d&start=2024-01-01&end=2024-01-03", 6),
+        ("metric=events&metric=max:duration&start=2024-01-02&end=2024-01-03&compare=previous", 7),
+    ] {
+        let query = query.replace("not+device:mobile", "not+device=mobile");
+        assert_eq!(server.ask("a", &query).await, answers[n], "{query}");
+    }
+    for (key, body, status, says) in [
+        (None, "{}".to_owned(), 401, "read key"),
+        (Some(&*key), "{".into(), 400, "JSON"),
+        (Some(&key), "{}".into(), 400, "questions"),
+        (Some(&key), json!({ "questions": [] }).to_string(), 400, "1 to 32"),
+        (Some(&key), json!({ "questions": vec![&questions[0]; 33] }).to_string(), 400, "1 to 32"),
+        (Some(&key), format!("{}1{}", "[".repeat(100_000), "]".repeat(100_000)), 400, "JSON"),
+    ] {
+        let (got, problem) = server.post(key, &body).await;
+        assert_eq!((got, &problem["status"]), (status, &json!(status)), "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(says), "{problem}");
+    }
+    let (_, answer) =
+        server.post(Some(&key), r#"{"questions":[1,{"metric":{}},{"metric":"events","last":"1d","limit":5}]}"#).await;
+    assert_eq!(answer["answers"][0]["problem"]["parameter"], "questions");
+    assert_eq!(answer["answers"][1]["problem"]["parameter"], "metric");
+    assert_eq!(answer["answers"][2]["results"], json!([]));
     server.stop().await;
 }
 

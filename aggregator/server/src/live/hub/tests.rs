@@ -1,8 +1,8 @@
 use catchment_aggregator_core::Question;
+use catchment_aggregator_core::answer::Row;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::Tier;
 use catchment_cells::live::{self, Message, Mirror};
-use catchment_cells::row::Row;
 use tokio::sync::{Notify, oneshot};
 
 use super::super::feed::CELLS_MAX;
@@ -78,7 +78,7 @@ impl Kit {
                 follower.apply(&message);
             }
         }
-        follower.mirror.rows()
+        follower.mirror.rows().into_iter().map(Row::from).collect()
     }
 }
 
