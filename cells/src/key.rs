@@ -13,6 +13,12 @@ pub fn is_name(text: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&text.len()) && !text.contains('\0')
 }
 
+/// A minute from outside, if it is within [`MINUTE_MAX`].
+pub(crate) fn check_minute(minute: i64) -> Result<i64, DecodeError> {
+    let fits = (-MINUTE_MAX..=MINUTE_MAX).contains(&minute);
+    fits.then_some(minute).ok_or(DecodeError::Malformed("minute"))
+}
+
 /// The size of a bucket. The numbers are stored: final.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[repr(u8)]

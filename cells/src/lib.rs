@@ -17,6 +17,7 @@ pub mod frame;
 pub mod key;
 pub mod limits;
 pub mod live;
+pub mod merged;
 pub mod metric;
 pub mod route;
 pub mod row;

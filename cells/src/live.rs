@@ -10,10 +10,10 @@ use thiserror::Error;
 
 use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
 use crate::estimate::Estimate;
-use crate::key::Tier;
+use crate::key::{Tier, check_minute};
 use crate::limits::{
-    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX,
-    QUESTION_SUMS_MAX, UPDATE_RAW_BYTES_MAX, VALUE_BYTES_MAX,
+    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX, QUESTION_SUMS_MAX,
+    UPDATE_RAW_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::metric::{Metric, UnknownMetric};
 use crate::row::{Row, sort_bucket};
@@ -329,11 +329,6 @@ impl RowKey {
         };
         Ok(RowKey { bucket: *last, group })
     }
-}
-
-fn check_minute(minute: i64) -> Result<i64, DecodeError> {
-    let fits = (-MINUTE_MAX..=MINUTE_MAX).contains(&minute);
-    fits.then_some(minute).ok_or(DecodeError::Malformed("minute"))
 }
 
 fn read_ms(reader: &mut Reader<'_>) -> Result<i64, DecodeError> {

@@ -1,10 +1,12 @@
 //! The answer to a question: cells in, figures with bounds out.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
 
+use catchment_cells::cell::Wanted;
+use catchment_cells::merged::{Merged, MergedRow};
 use catchment_cells::row::{self, OTHER};
 use catchment_cells::sum::{Part, Parts, Sum};
 use catchment_cells::{Cell, Estimate};
@@ -27,9 +29,11 @@ pub struct Answer {
     parts: Parts,
     /// For each part, the place of the one value that its cells have, and which.
     only: Vec<Option<(usize, Test)>>,
-    sums: Table,
+    sums: Table<Vec<Sum>>,
     /// What may be of the answer as well: its cells have folded values that matter.
-    possible: Table,
+    possible: Table<Vec<Sum>>,
+    /// The cells themselves, where they are kept.
+    cells: Option<Table<Cell>>,
     /// The bucket of the last cell's minute.
     last: Option<(i64, i64)>,
     /// The last cell's group.
@@ -38,9 +42,9 @@ pub struct Answer {
     bytes_max: usize,
 }
 
-/// Bucket → group → a sum for each part. A question without groups has one, of no name; one by several dimensions has groups that
-/// are [joined](join).
-type Table = BTreeMap<i64, HashMap<Box<str>, Vec<Sum>>>;
+/// Bucket → group → a sum for each part, or a cell. A question without groups has one, of no name; one by several dimensions has
+/// groups that are [joined](join).
+type Table<T> = BTreeMap<i64, HashMap<Box<str>, T>>;
 
 /// The groups that an answer tells apart; `None` in a question without groups.
 pub type TopGroups = Option<HashSet<Box<str>>>;
@@ -86,6 +90,11 @@ pub enum TooMuch {
     /// Too many groups and buckets.
     #[error("the question has too many groups and buckets: narrow its range or ask for coarser buckets")]
     Groups,
+    /// Cells can't be given in part.
+    #[error(
+        "the filter is about values that were folded into (other): ask for figures, whose bounds leave room for these"
+    )]
+    Folded,
 }
 
 impl Answer {
@@ -103,7 +112,12 @@ impl Answer {
         };
         let only = parts.iter().map(only).collect();
         let (sums, possible) = (Table::new(), Table::new());
-        Answer { plan, parts, only, sums, possible, last: None, group: String::new(), bytes: 0, bytes_max }
+        Answer { plan, parts, only, sums, possible, cells: None, last: None, group: String::new(), bytes: 0, bytes_max }
+    }
+
+    /// One that keeps the cells themselves, too, merged for each bucket and group; the question must [let it](Question::check_cells).
+    pub fn keeping_cells(self) -> Answer {
+        Answer { cells: Some(Table::new()), ..self }
     }
 
     /// The plan that the cells must be read by.
@@ -114,6 +128,11 @@ impl Answer {
     /// What is added up.
     pub fn parts(&self) -> &Parts {
         &self.parts
+    }
+
+    /// What of cells it must be given.
+    pub fn wanted(&self) -> Wanted {
+        if self.cells.is_some() { Wanted { users: true, measures: true } } else { self.parts.wanted() }
     }
 
     /// Bytes that it takes, roughly.
@@ -145,6 +164,21 @@ impl Answer {
             _ => self.plan.question.bucket(minute, &self.plan.zone),
         };
         self.last = Some((minute, bucket));
+        if let Some(cells) = &mut self.cells {
+            if is_let_in == Truth::Maybe {
+                return Err(TooMuch::Folded);
+            }
+            let groups = cells.entry(bucket).or_default();
+            if !groups.contains_key(group) {
+                groups.insert(group.into(), Cell::default());
+                self.bytes += SUM_BYTES + group.len();
+            }
+            if let Some(ours) = groups.get_mut(group) {
+                let before = ours.memory_bytes();
+                ours.merge(cell);
+                self.bytes += ours.memory_bytes().saturating_sub(before);
+            }
+        }
         let mut is_part = false;
         for (index, (part, only)) in self.parts.iter().zip(&self.only).enumerate() {
             let is_only = only.as_ref().map_or(Truth::Yes, |(place, test)| test.of(value(values, *place)));
@@ -288,7 +322,7 @@ impl Answer {
         let sure = self.groups(bucket, top).into_iter();
         let mut held: HashMap<&str, Held<'_>> =
             sure.map(|(group, sums)| (group.unwrap_or_default(), Held { sure: Some(sums), possible: None })).collect();
-        for (group, sums) in groups_of(&self.possible, bucket, top) {
+        for (group, sums) in groups_of(&self.possible, bucket, top, add_sums) {
             let none = Held { sure: None, possible: None };
             held.entry(group.unwrap_or_default()).or_insert(none).possible = Some(sums);
         }
@@ -340,7 +374,36 @@ impl Answer {
 
     /// A bucket's groups with their sums; all that are not among the top ones are one.
     pub fn groups<'a>(&'a self, bucket: i64, top: &TopGroups) -> Vec<GroupSums<'a>> {
-        groups_of(&self.sums, bucket, top)
+        groups_of(&self.sums, bucket, top, add_sums)
+    }
+
+    /// The cells that were kept: ascending by bucket, then by value, and the rest last. `as_of` is when the newest frame was cut, in ms.
+    pub fn merged(&self, as_of: Option<i64>) -> Result<Merged, TooMuch> {
+        let top = self.top();
+        let mut rows = Vec::new();
+        for bucket in self.cells.iter().flat_map(BTreeMap::keys) {
+            let groups = self.cells.iter().flat_map(|cells| groups_of(cells, *bucket, &top, Cell::merge));
+            let from = rows.len();
+            rows.extend(groups.map(|(group, cell)| MergedRow {
+                bucket: *bucket,
+                group: self.values(group.unwrap_or_default()).into_iter().map(Into::into).collect(),
+                cell: cell.into_owned(),
+            }));
+            if rows.len() > ANSWER_ROWS_MAX {
+                return Err(TooMuch::Groups);
+            }
+            rows[from..].sort_by(|a, b| is_rest(&a.group).cmp(&is_rest(&b.group)).then_with(|| a.group.cmp(&b.group)));
+        }
+        let question = &self.plan.question;
+        Ok(Merged {
+            cube: self.plan.cube.name.clone(),
+            tier: self.plan.tier(),
+            start: question.start,
+            end: question.end,
+            as_of,
+            dimensions: question.group_by.iter().map(|name| name.as_str().into()).collect(),
+            rows,
+        })
     }
 
     /// Orders groups, by their figures and their names.
@@ -354,14 +417,16 @@ impl Answer {
     /// Orders the rows of a bucket; the rest is last.
     fn sort(&self, rows: &mut [Row]) {
         let order = self.plan.question.order;
-        let is_rest = |row: &Row| row.group.first().is_some_and(|group| **group == *OTHER);
         let figure = |row: &Row| Some(row.figures.get(order.metric?).copied().flatten()?.value);
         rows.sort_by(|a, b| {
             let by_group = || {
                 let ordering = a.group.cmp(&b.group);
                 if order.is_by_group_descending() { ordering.reverse() } else { ordering }
             };
-            is_rest(a).cmp(&is_rest(b)).then_with(|| by_figures(order, figure(a), figure(b))).then_with(by_group)
+            is_rest(&a.group)
+                .cmp(&is_rest(&b.group))
+                .then_with(|| by_figures(order, figure(a), figure(b)))
+                .then_with(by_group)
         });
     }
 
@@ -376,26 +441,42 @@ impl Answer {
     }
 }
 
-/// A bucket's groups with their sums; all that are not among the top ones are one.
-fn groups_of<'a>(table: &'a Table, bucket: i64, top: &TopGroups) -> Vec<GroupSums<'a>> {
+/// A bucket's groups with what they hold; all that are not among the top ones are one.
+fn groups_of<'a, T: ToOwned + ?Sized>(
+    table: &'a Table<T::Owned>,
+    bucket: i64,
+    top: &TopGroups,
+    merge: impl Fn(&mut T::Owned, &T),
+) -> Vec<(Option<&'a str>, Cow<'a, T>)> {
     let Some(groups) = table.get(&bucket) else { return Vec::new() };
     let Some(top) = top else {
-        return groups.values().map(|sums| (None, Cow::Borrowed(&sums[..]))).collect();
+        return groups.values().map(|held| (None, Cow::Borrowed(held.borrow()))).collect();
     };
     let mut rows = Vec::new();
-    let mut rest: Option<Cow<'a, [Sum]>> = None;
-    for (group, sums) in groups {
+    let mut rest: Option<Cow<'a, T>> = None;
+    for (group, held) in groups {
+        let held: &T = held.borrow();
         if top.contains(group) {
-            rows.push((Some(&**group), Cow::Borrowed(&sums[..])));
+            rows.push((Some(&**group), Cow::Borrowed(held)));
             continue;
         }
         match &mut rest {
-            Some(rest) => rest.to_mut().iter_mut().zip(sums).for_each(|(rest, sum)| rest.merge(sum)),
-            None => rest = Some(Cow::Borrowed(&sums[..])),
+            Some(rest) => merge(rest.to_mut(), held),
+            None => rest = Some(Cow::Borrowed(held)),
         }
     }
-    rows.extend(rest.map(|sums| (Some(OTHER), sums)));
+    rows.extend(rest.map(|held| (Some(OTHER), held)));
     rows
+}
+
+#[expect(clippy::ptr_arg, reason = "what a table holds is merged")]
+fn add_sums(ours: &mut Vec<Sum>, theirs: &[Sum]) {
+    ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| ours.merge(theirs));
+}
+
+/// Whether a group is what a limit leaves over.
+fn is_rest(group: &[Box<str>]) -> bool {
+    group.first().is_some_and(|value| **value == *OTHER)
 }
 
 /// Orders by figures, where these are asked for; those that have none are last.

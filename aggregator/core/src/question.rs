@@ -147,6 +147,23 @@ impl Question {
         Some(Question { start, end, last: None, before: None, ..self.clone() })
     }
 
+    /// Refuses what is not answered by cells.
+    pub fn check_cells(&self) -> Result<(), QuestionError> {
+        if self.metrics.iter().flat_map(Metric::terms).any(|metric| metric.only.is_some()) {
+            return error(
+                "metric",
+                "cells are of all their events: ask for one type in the filter, as in event_type=page_view",
+            );
+        }
+        if self.window != 1 {
+            return error("window", "cells have none: merge those of the buckets");
+        }
+        if self.before.is_some() {
+            return error("compare", "cells are compared with nothing: ask for those of the period before");
+        }
+        Ok(())
+    }
+
     /// Refuses what no live view follows.
     pub fn check_live(&self) -> Result<(), QuestionError> {
         let by_first = Order { metric: Some(0), descending: true };

@@ -4,6 +4,7 @@
 //! and says the difference; its pace is [`View::next_at`]'s: the first change at once, then as often as the budgets let it.
 //! A reader that missed updates is told all that changed since ([`View::since`]).
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use catchment_cells::frame::Section;
@@ -172,7 +173,7 @@ impl View {
         for bucket in buckets {
             for (group, sums) in self.answer.groups(bucket, &top) {
                 let key = RowKey { bucket, group: group.map(Into::into) };
-                let sums = if self.sets { sums } else { sums.iter().map(Sum::estimated).collect() };
+                let sums = if self.sets { sums } else { Cow::Owned(sums.iter().map(Sum::estimated).collect()) };
                 is_there.insert(key.clone());
                 let told = self.rows.get(&key);
                 if told.is_some_and(|told| *told.sums == *sums) {

@@ -179,7 +179,7 @@ impl Cells {
         deadline: Instant,
     ) -> Result<Answered, AnswerError> {
         let plan = answer.plan().clone();
-        let wanted = answer.parts().wanted();
+        let wanted = answer.wanted();
         let (position, as_of) = self.visit(client, &plan, wanted, deadline, |bucket, values, cell| {
             Ok(answer.add(bucket, values, cell).map(drop)?)
         })?;

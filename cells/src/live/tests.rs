@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::cell::{Cell, Measure};
+use crate::limits::MINUTE_MAX;
 use crate::users::Coupon;
 
 fn users(from: u64, n: u64) -> Users {

@@ -13,6 +13,7 @@ use catchment_aggregator_core::{Answer, Plan, Question};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::key::Tier;
+use catchment_cells::merged;
 use catchment_cells::{ClientId, Estimate, Secret};
 use jiff::Timestamp;
 use serde_json::{Map, Number, Value, json};
@@ -38,8 +39,19 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;
         let plan = plan(&api.cells, &client, &parameters)?;
+        let wants_cells = accepts(&headers, merged::MEDIA_TYPE);
+        if wants_cells {
+            plan.question.check_cells().map_err(Problem::from)?;
+        }
         watch(&api, &client);
-        work(&api, move |cells| answer_now(cells, &client, plan, Instant::now() + ANSWER_MAX)).await
+        work(&api, move |cells| {
+            let deadline = Instant::now() + ANSWER_MAX;
+            match wants_cells {
+                true => cells_now(cells, &client, plan, deadline).map(|cells| (merged::MEDIA_TYPE, cells)),
+                false => answer_now(cells, &client, plan, deadline).map(json_body),
+            }
+        })
+        .await
     };
     let response = respond(answer.await);
     metrics::observe_question(response.status().as_u16(), started.elapsed());
@@ -67,7 +79,7 @@ pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, bod
         };
         let plans: Vec<Result<Plan, Problem>> = questions.iter().map(plan).collect();
         watch(&api, &client);
-        work(&api, move |cells| answer_all(cells, &client, plans)).await
+        work(&api, move |cells| answer_all(cells, &client, plans).map(json_body)).await
     };
     let response = respond(answer.await);
     metrics::observe_question(response.status().as_u16(), started.elapsed());
@@ -87,7 +99,7 @@ pub(crate) async fn measures(State(api): State<Arc<Api>>, headers: HeaderMap, Ra
         let plan = plan(&api.cells, &client, &parameters)?;
         work(&api, move |cells| {
             let measures = cells.measures(&client, plan, Instant::now() + ANSWER_MAX)?;
-            Ok(json!({ "measures": measures }).to_string())
+            Ok(json_body(json!({ "measures": measures }).to_string()))
         })
         .await
     };
@@ -117,10 +129,10 @@ fn watch(api: &Api, client: &ClientId) {
 }
 
 /// Has a question worked on off the threads that serve others, in its turn.
-async fn work(
+async fn work<T: Send + 'static>(
     api: &Arc<Api>,
-    work: impl FnOnce(&Cells) -> Result<String, Problem> + Send + 'static,
-) -> Result<String, Problem> {
+    work: impl FnOnce(&Cells) -> Result<T, Problem> + Send + 'static,
+) -> Result<T, Problem> {
     let turn = tokio::time::timeout(WAIT_MAX, api.bounds.questions.clone().acquire_owned()).await;
     let Ok(Ok(turn)) = turn else {
         return Err(Problem::busy("too many questions are being answered: ask again later"));
@@ -137,9 +149,26 @@ async fn work(
     })?
 }
 
-fn respond(answer: Result<String, Problem>) -> Response {
+/// Its media type, and a body.
+type Told = (&'static str, Vec<u8>);
+
+fn json_body(json: String) -> Told {
+    ("application/json", json.into_bytes())
+}
+
+/// Whether a media type is asked for by name.
+fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
+    let accepted = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    accepted
+        .flat_map(|value| value.split(','))
+        .any(|range| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type)))
+}
+
+fn respond(answer: Result<Told, Problem>) -> Response {
     match answer {
-        Ok(body) => ([(header::CONTENT_TYPE, "application/json")], body).into_response(),
+        Ok((media_type, body)) => {
+            ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], body).into_response()
+        }
         Err(problem) => problem.into_response(),
     }
 }
@@ -172,6 +201,12 @@ fn answer_all(cells: &Cells, client: &ClientId, plans: Vec<Result<Plan, Problem>
     }
     body.push_str("]}");
     Ok(body)
+}
+
+/// The merged cells that answer.
+fn cells_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -> Result<Vec<u8>, Problem> {
+    let answered = cells.answer(client, Answer::new(plan).keeping_cells(), deadline)?;
+    Ok(answered.answer.merged(answered.as_of).map_err(AnswerError::from)?.encode())
 }
 
 /// The answer as JSON.

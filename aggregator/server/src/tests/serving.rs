@@ -5,6 +5,11 @@ use catchment_cells::ack::Status;
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::frame::CellsBlock;
+use catchment_cells::key::Tier;
+use catchment_cells::merged::{self, Merged, MergedRow};
+use catchment_cells::metric::{Metric, Stat};
+use catchment_cells::sum::Parts;
+use catchment_cells::{Cell, Estimate};
 use catchment_link::{Client, Tls};
 use metrics_exporter_prometheus::PrometheusBuilder;
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
@@ -340,6 +345,72 @@ async fn several_questions_are_answered_each_by_itself() {
     assert_eq!(answer["answers"][0]["problem"]["parameter"], "questions");
     assert_eq!(answer["answers"][1]["problem"]["parameter"], "metric");
     assert_eq!(answer["answers"][2]["results"], json!([]));
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cells_are_handed_out_and_merge_to_the_same_figures() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let mut block = CellsBlock::default();
+    for n in 0..3_000i64 {
+        event(&mut block, &client("a"), DAY + n / 10, &format!("/{}", n % 7), n as u64 % 1_700, n);
+    }
+    relay.send(vec![Shard::new(1).cut(block)]).await;
+    let metrics = ["events", "users", "sum:duration", "max:duration", "p90:duration"];
+    let metrics: Vec<Metric> = metrics.iter().map(|name| Metric::parse(name).unwrap()).collect();
+    let asked: String = metrics.iter().map(|metric| format!("metric={}&", metric.name)).collect();
+    let range = "start=2024-01-01&end=2024-01-02";
+    let ask = async |query: &str| {
+        let headers = format!("Authorization: Bearer {}\r\nAccept: {}\r\n", read_key("a"), merged::MEDIA_TYPE);
+        server.fetch(&format!("GET /api/v1/metrics?{query}"), &headers).await
+    };
+    let (head, bytes) = ask(&format!("{asked}{range}&granularity=1h&group_by=page&limit=3")).await;
+    assert_eq!(header(&head, "content-type"), merged::MEDIA_TYPE);
+    let told = Merged::decode(&bytes).unwrap();
+    assert_eq!((&*told.cube, told.tier, &told.dimensions[..]), ("page", Tier::Hour, &["page".into()][..]));
+    assert_eq!(told.rows.len(), 5 * 4, "five hours of three pages and the rest");
+
+    // Merged by group, and all of it, they say what the questions for these say.
+    let say = |cells: &mut dyn Iterator<Item = &Cell>| {
+        let parts = Parts::new(&metrics);
+        let mut sums = parts.zeros();
+        cells.for_each(|cell| parts.iter().zip(&mut sums).for_each(|(part, sum)| part.add(sum, cell)));
+        parts.figures(&sums)
+    };
+    let near = |figures: Vec<Option<Estimate>>, values: &Value| {
+        for (metric, figure) in metrics.iter().zip(figures) {
+            let (figure, value) = (figure.unwrap(), &values[&metric.name]);
+            for (ours, name) in [(figure.value, "value"), (figure.lower, "lower"), (figure.upper, "upper")] {
+                let theirs = value[name].as_f64().unwrap();
+                // A digest depends in its last bits on the order of merges.
+                assert!((ours - theirs).abs() <= theirs.abs() * 1e-2, "{} {name}: {ours} {theirs}", metric.name);
+                let is_quantile = matches!(metric.stat, Stat::Quantile(..));
+                assert!(is_quantile || ours == theirs, "{} {name}: {ours} {theirs}", metric.name);
+            }
+        }
+    };
+    let groups = server.ask("a", &format!("{asked}{range}&group_by=page&limit=3")).await;
+    assert_eq!(groups["results"].as_array().unwrap().len(), 4);
+    for row in groups["results"].as_array().unwrap() {
+        let of_group = |row_told: &&MergedRow| row_told.group[0] == row["group"].as_str().unwrap().into();
+        near(say(&mut told.rows.iter().filter(of_group).map(|row| &row.cell)), &row["values"]);
+    }
+    let all = server.ask("a", &format!("{asked}{range}")).await;
+    near(say(&mut told.rows.iter().map(|row| &row.cell)), &all["results"][0]["values"]);
+
+    for (query, parameter) in [
+        ("metric=page_views&last=1d", "metric"),
+        ("metric=error_rate&last=1d", "metric"),
+        ("metric=events&last=3d&granularity=1d&window=2d", "window"),
+        ("metric=events&last=3d&compare=previous", "compare"),
+    ] {
+        let (head, body) = ask(query).await;
+        let problem: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!((&head[9..12], &problem["parameter"]), ("400", &json!(parameter)), "{query}");
+    }
     server.stop().await;
 }
 
