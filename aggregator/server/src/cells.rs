@@ -311,6 +311,11 @@ impl Cells {
         }
     }
 
+    /// Bytes of what questions have read and is kept.
+    pub(crate) fn kept_bytes(&self) -> usize {
+        self.kept().bytes()
+    }
+
     fn kept(&self) -> MutexGuard<'_, Kept> {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -44,7 +44,7 @@ impl Keeper {
     /// Does what is due, and says whether there is more to do at once.
     pub(crate) fn tick(&mut self) -> Result<bool, StoreError> {
         let (memtable, log) = self.cells.bytes();
-        metrics::set_bytes(memtable, log);
+        metrics::set_bytes(memtable, log, self.cells.kept_bytes());
         self.health.set("store", self.cells.full().map(str::to_owned));
         let flush = self.cells.is_flush_due();
         if flush {

@@ -51,10 +51,11 @@ pub(crate) fn count_folded(rows: usize) {
     counter!("catchment_folded_rows_total").increment(rows as u64);
 }
 
-/// How much is kept.
-pub(crate) fn set_bytes(memtable: usize, log: u64) {
+/// How much is kept, of what questions have read among it.
+pub(crate) fn set_bytes(memtable: usize, log: u64, read: usize) {
     gauge!("catchment_memtable_bytes").set(memtable as f64);
     gauge!("catchment_log_bytes").set(log as f64);
+    gauge!("catchment_kept_bytes").set(read as f64);
 }
 
 /// A question was answered, well or not.

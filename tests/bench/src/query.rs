@@ -23,8 +23,8 @@ use crate::store::disk_bytes;
 const CLIENTS: u64 = 50;
 const DAYS: u64 = 90;
 const HOUR_MS: u64 = 3_600_000;
-/// Frames of one call.
-const CALL_FRAMES: usize = 64;
+/// Frames of one call: few, for each has events of an hour or more, which an aggregator has minute by minute until it flushes.
+const CALL_FRAMES: usize = 6;
 /// How long what was taken may take to be flushed and folded.
 const PATIENCE: Duration = Duration::from_secs(300);
 /// How long nothing must have been folded.

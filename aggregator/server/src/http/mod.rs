@@ -2,6 +2,7 @@
 
 mod body;
 pub(crate) mod dashboard;
+mod etag;
 mod live;
 mod problem;
 mod questions;

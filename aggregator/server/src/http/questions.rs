@@ -20,7 +20,7 @@ use serde_json::{Map, Number, Value, json};
 use tracing::error;
 
 use super::problem::Problem;
-use super::{Api, body};
+use super::{Api, body, etag};
 use crate::cells::{AnswerError, Cells, zone};
 use crate::clock::now_ms;
 use crate::metrics;
@@ -53,7 +53,10 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
         })
         .await
     };
-    let response = respond(answer.await);
+    let response = match answer.await {
+        Ok(answer) => etag::respond(&headers, answer),
+        Err(problem) => problem.into_response(),
+    };
     metrics::observe_question(response.status().as_u16(), started.elapsed());
     response
 }
@@ -149,8 +152,8 @@ async fn work<T: Send + 'static>(
     })?
 }
 
-/// Its media type, and a body.
-type Told = (&'static str, Vec<u8>);
+/// An answer's media type, and its body.
+pub(super) type Told = (&'static str, Vec<u8>);
 
 fn json_body(json: String) -> Told {
     ("application/json", json.into_bytes())
@@ -167,7 +170,7 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
 fn respond(answer: Result<Told, Problem>) -> Response {
     match answer {
         Ok((media_type, body)) => {
-            ([(header::CONTENT_TYPE, media_type), (header::VARY, "accept")], body).into_response()
+            ([(header::CONTENT_TYPE, media_type)], body).into_response()
         }
         Err(problem) => problem.into_response(),
     }

@@ -107,6 +107,57 @@ fn a_question_during_flushes_and_folds_counts_each_cell_once() {
 }
 
 #[test]
+fn beside_a_writer_no_answer_tells_less_than_was_acked_or_told_before() {
+    const FRAMES: u64 = 400;
+    let folder = Folder::new();
+    let (mut aggregator, mut shard, a) = (Aggregator::open(&folder), Shard::new(1), client("a"));
+    let (sent, acked, cells) = (AtomicU64::new(0), AtomicU64::new(0), aggregator.cells.clone());
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                let mut last = 0;
+                while last < FRAMES {
+                    let least = acked.load(Ordering::SeqCst).max(last);
+                    last = events(&cells, &a);
+                    assert!((least..=sent.load(Ordering::SeqCst)).contains(&last), "{last} after {least}");
+                }
+            });
+        }
+        for n in 0..FRAMES {
+            sent.store(n + 1, Ordering::SeqCst);
+            // Of three days in turn, so that stretches that were read and kept are written to again.
+            aggregator.send(shard.cut(one(&a, DAY + (n % 3) as i64 * 24 * 60)));
+            acked.store(n + 1, Ordering::SeqCst);
+            if n % 4 == 0 {
+                aggregator.keep();
+            }
+        }
+    });
+    assert!(aggregator.cells.kept_bytes() > 0, "nothing was kept");
+}
+
+#[test]
+fn a_question_that_meets_several_runs_has_them_folded() {
+    let folder = Folder::new();
+    let (mut shard, a) = (Shard::new(1), client("a"));
+    for _ in 0..3 {
+        let mut aggregator = Aggregator::open(&folder);
+        aggregator.send(shard.cut(one(&a, DAY)));
+        aggregator.keep();
+    }
+    let mut aggregator = Aggregator::open(&folder);
+    let rows = aggregator.cells.store().cell_rows();
+    assert_eq!(
+        aggregator.ask(&a, "metric=events&start=2024-01-01&end=2024-01-02"),
+        aggregator.ask(&a, "metric=events&start=2024-01-01&end=2024-01-02&granularity=1d")
+    );
+    aggregator.keep();
+    // Two runs of the day's cells of all events.
+    assert_eq!(aggregator.cells.store().cell_rows(), rows - 2);
+    assert_eq!(aggregator.events(&a), 3);
+}
+
+#[test]
 fn the_log_keeps_what_neither_a_restart_nor_central_needs() {
     let folder = Folder::new();
     let forwarded = Arc::new(AtomicU64::new(1));

@@ -185,6 +185,44 @@ async fn frames_come_in_and_figures_go_out() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_had_is_not_sent_again_until_it_changes() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let mut shard = Shard::new(1);
+    let mut send = async |name, minute| {
+        let acks = relay.send(vec![shard.cut(one(&client(name), minute))]).await;
+        assert_eq!(acks[0].as_ref().unwrap().status, Status::Stored);
+    };
+    let ask = async |tag: &str| {
+        let headers = format!("Authorization: Bearer {}\r\nIf-None-Match: {tag}\r\n", read_key("a"));
+        let path = "GET /api/v1/metrics?metric=events&start=2024-01-01&end=2024-01-02&granularity=1h";
+        let (head, body) = server.fetch(path, &headers).await;
+        assert_eq!(header(&head, "cache-control"), "private, no-cache");
+        (head[9..12].to_owned(), header(&head, "etag"), String::from_utf8(body).unwrap())
+    };
+    send("a", DAY).await;
+    let (status, first, body) = ask("\"another\"").await;
+    assert!(status == "200" && body.contains("\"value\":1"), "{status} {body}");
+    assert_eq!(ask(&first).await, ("304".into(), first.clone(), String::new()));
+    // What isn't asked about changes nothing but the time up to which frames are there.
+    send("b", DAY).await;
+    send("a", DAY + 24 * 60).await;
+    assert_eq!(ask(&first).await, ("304".into(), first.clone(), String::new()));
+    // A late event does, in the memtable and in the store.
+    send("a", DAY + 61).await;
+    let (status, second, _) = ask(&first).await;
+    assert!(status == "200" && second != first);
+    // Nor does it change anything when that is flushed, which is done within a tenth of a second.
+    for _ in 0..10 {
+        assert_eq!(ask(&second).await.0, "304");
+        tokio::time::sleep(std::time::Duration::from_millis(30)).await;
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn bad_questions_get_a_sentence() {
     let folder = Folder::new();
     write_files(folder.path());

@@ -1,0 +1,85 @@
+//! Answers that need not be sent again: an `ETag` of what they say, and 304 for whoever has that.
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::LazyLock;
+
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::questions::Told;
+
+/// Kept by whoever asked, and asked for again before each use: a late event may change any answer.
+const CACHE_CONTROL: &str = "private, no-cache";
+/// What an answer begins with: its one part that moves with every frame, whatever the figures.
+const AS_OF: &[u8] = b"{\"meta\":{\"as_of\":";
+
+/// Drawn at random, so that nobody can have two answers with one tag; after a restart every answer is sent once more.
+static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+
+/// Responds with an answer, or with 304 where the request has it.
+pub(crate) fn respond(request: &HeaderMap, (media_type, body): Told) -> Response {
+    let tag = tag(&body);
+    let had = is_had(request, &tag);
+    let headers = [
+        // Digits and quotes are a header's value.
+        (header::ETAG, HeaderValue::from_str(&tag).unwrap_or(HeaderValue::from_static("\"\""))),
+        (header::CACHE_CONTROL, HeaderValue::from_static(CACHE_CONTROL)),
+        (header::VARY, HeaderValue::from_static("accept, authorization")),
+    ];
+    match had {
+        true => (StatusCode::NOT_MODIFIED, headers).into_response(),
+        false => (headers, [(header::CONTENT_TYPE, media_type)], body).into_response(),
+    }
+}
+
+/// Of what an answer says, but for when it was so: a weak tag.
+fn tag(body: &[u8]) -> String {
+    let time = body.strip_prefix(AS_OF).and_then(|rest| rest.iter().position(|&byte| byte == b','));
+    let rest = time.map_or(body, |time| &body[AS_OF.len() + time..]);
+    format!("W/\"{:016x}\"", HASHER.hash_one(rest))
+}
+
+/// Whether `If-None-Match` names the tag: by weak comparison (RFC 9110, 13.1.2).
+fn is_had(request: &HeaderMap, tag: &str) -> bool {
+    let opaque = |tag: &str| tag.trim().trim_start_matches("W/").to_owned();
+    let named = request.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    named.flat_map(|list| list.split(',')).any(|named| named.trim() == "*" || opaque(named) == opaque(tag))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ANSWER: &str = "{\"meta\":{\"as_of\":\"2024-01-01T00:00:00Z\",\"cube\":\"total\"},\"results\":[1]}";
+
+    #[test]
+    fn a_tag_changes_with_all_but_the_time() {
+        let other = |from, to| tag(ANSWER.replace(from, to).as_bytes());
+        assert_eq!(tag(ANSWER.as_bytes()), tag(ANSWER.as_bytes()));
+        assert_eq!(tag(ANSWER.as_bytes()), other("\"2024-01-01T00:00:00Z\"", "null"));
+        for (from, to) in [("[1]", "[2]"), ("total", "page"), ("\"cube\"", "\"tier\"")] {
+            assert_ne!(tag(ANSWER.as_bytes()), other(from, to));
+        }
+    }
+
+    #[test]
+    fn whoever_names_the_tag_has_the_answer() {
+        let tag = tag(ANSWER.as_bytes());
+        for (named, status) in [
+            (None, 200),
+            (Some("*".to_owned()), 304),
+            (Some(tag.clone()), 304),
+            (Some(tag.trim_start_matches("W/").to_owned()), 304),
+            (Some(format!("\"a\", {tag}")), 304),
+            (Some("\"a\", W/\"b\"".to_owned()), 200),
+            (Some(tag.replace('"', "")), 200),
+        ] {
+            let mut request = HeaderMap::new();
+            named.iter().for_each(|named| _ = request.insert(header::IF_NONE_MATCH, named.parse().unwrap()));
+            let response = respond(&request, ("application/json", ANSWER.into()));
+            assert_eq!(response.status(), status, "{named:?}");
+            assert_eq!(response.headers()[header::ETAG], tag);
+            assert_eq!(response.headers()[header::CACHE_CONTROL], CACHE_CONTROL);
+        }
+    }
+}
