@@ -135,7 +135,7 @@ mod tests {
         }
         // Final: others read it.
         let short = Merged { rows: merged().rows.split_off(2), ..merged() };
-        let bytes = b"\x01\x04page\x01\x77\xb4\x01\x0e\x01\x04page\x01\x78\0";
+        let bytes = b"\x01\x04page\x02\x77\xb4\x01\x0e\x01\x04page\x01\x78\0";
         assert_eq!(&short.encode()[..bytes.len()], bytes);
     }
 

@@ -22,7 +22,7 @@ pub struct Metric {
 /// Users: of the last five minutes, where a question says no time.
 pub const ACTIVE_USERS: &str = "active_users";
 
-/// The ratios: a name, and what is divided by what. In `:*`, the star is what follows the name's colon.
+/// The ratios: a name, and what is divided by what. The star is what follows the name's colon.
 const RATIOS: &[(&str, &str, &str)] = &[
     ("error_rate", "count:error", "events"),
     ("conversion_rate", "users:revenue", "users"),
@@ -63,11 +63,13 @@ impl Metric {
         // The front of a text, for an error that repeats it.
         let front = || text.chars().take(NAME_BYTES_MAX).collect::<String>();
         let unknown = || Err(UnknownMetric(format!("there is no metric {}", front())));
-        let (ratio, star) = text.split_once(':').map_or((text, None), |(name, star)| (name, Some(star)));
-        let is_named =
-            |name: &str| name.strip_suffix(":*").map_or((name, false), |name| (name, true)) == (ratio, star.is_some());
-        if let Some((_, upper, lower)) = RATIOS.iter().find(|(name, ..)| is_named(name)) {
-            let upper = Metric::parse(&upper.replace('*', star.unwrap_or_default()))?;
+        let star = |name: &str| match name.strip_suffix('*') {
+            None => (text == name).then_some(""),
+            Some(name) => text.strip_prefix(name).filter(|star| !star.is_empty()),
+        };
+        let ratio = RATIOS.iter().find_map(|(name, upper, lower)| Some((star(name)?, upper, lower)));
+        if let Some((star, upper, lower)) = ratio {
+            let upper = Metric::parse(&upper.replace('*', star))?;
             return Ok(Metric { name: text.into(), over: Some(Metric::parse(lower)?.into()), ..upper });
         }
         match text.split_once(':') {
