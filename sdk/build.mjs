@@ -8,7 +8,7 @@ const { buildSync } = createRequire(path("../.tools/node/package.json"))("esbuil
 const out = path("../target/sdk");
 
 /** Bytes, compressed by brotli, that a file may have. */
-const BUDGETS = { "catchment.js": 2_280, "catchment-more.js": 1_450 };
+const BUDGETS = { "catchment.js": 2_340, "catchment-more.js": 1_450 };
 
 /** Names of properties that stay within one file, and those that the two have in common: one may be older than the other. */
 const mangleProps = /^(schedule|online|leave|adopt|take|release|thaw|waits|id|text|ids|known|route|tried|adopted|forget)$/;

@@ -23,7 +23,14 @@ pub const DEFAULT: &[Cube] = &[
     Cube { name: "audience", dimensions: &["event_type", "country", "device", "plan"], digest: false },
     Cube { name: "category", dimensions: &["category"], digest: false },
     Cube { name: "product", dimensions: &["product"], digest: false },
+    Cube { name: "agent", dimensions: &["browser", "os"], digest: false },
+    Cube { name: "channel", dimensions: &["channel", "source"], digest: false },
+    Cube { name: "bot", dimensions: &[BOT, "event_type"], digest: false },
 ];
+
+/// The dimension of bots' events. They fill those cubes alone that have it, and people's events fill none of these: figures are of
+/// people unless a question names it.
+pub const BOT: &str = "bot";
 
 /// The cube that counters are kept in: what was received, by reason, in minutes of receipt.
 pub const RECEIVED: Cube = Cube { name: "received", dimensions: &["reason"], digest: false };

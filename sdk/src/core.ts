@@ -136,15 +136,19 @@ export function start(
   ];
 }
 
-/** Where a visitor comes from: another site's host, and what the link to us says of its campaign. */
+/** Where a visitor comes from: another site's host, and what the link to us says of its campaign, and of who sold the click. */
 function originOf(referrer: string): object {
   const query = new URLSearchParams(location.search);
   const said = (name: string): string | undefined => query.get(name)?.slice(0, VALUE_CHARS_MAX);
   const bare = (host?: string): string | undefined => host?.replace(/^www\./, "");
   const host = bare(referrer.split("/")[2]);
+  const entry = host !== bare(location.host) || undefined;
   return {
-    referrer: host === bare(location.host) ? undefined : host,
+    entry,
+    referrer: entry && host,
     utm_source: said("utm_source"),
+    utm_medium: said("utm_medium"),
     utm_campaign: said("utm_campaign"),
+    click: /[?&](\w+clk?id|[gw]braid)=/.exec(location.search)?.[1],
   };
 }

@@ -106,6 +106,8 @@ describe('the SDK', { concurrency: 6 }, () => {
     await page.reload();
     await stage.counted(client, 'event_type', { page_view: 3, look: 1 });
     assert.deepEqual(await stage.counts(client, 'utm_campaign'), { spring: 1 });
+    assert.deepEqual(await stage.counts(client, 'channel'), { direct: 1, referral: 1 });
+    assert.deepEqual(await stage.counts(client, 'source'), { '(direct)': 1, [new URL(news.url).host]: 1 });
     const referrers = sent().filter(({ referrer }) => referrer);
     assert.deepEqual(referrers.map(({ event_type, referrer }) => [event_type, referrer.split(':')[0]]), [['page_view', 'news.test']]);
   });

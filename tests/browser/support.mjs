@@ -155,12 +155,15 @@ export class Stage {
   }
 }
 
+/** Of a person's browser: a headless one's own agent is a bot's. */
+const AGENT = 'Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/141.0.0.0 Safari/537.36';
+
 /**
  * Debian's Chromium. Any name under `.test` leads here, so that sites have origins that are neither localhost nor each
  * other's.
  */
 export async function browser(options = {}) {
-  const args = ['--host-resolver-rules=MAP *.test 127.0.0.1', '--disable-dev-shm-usage'];
+  const args = ['--host-resolver-rules=MAP *.test 127.0.0.1', '--disable-dev-shm-usage', `--user-agent=${AGENT}`];
   const launched = await chromium.launch({ executablePath: CHROMIUM, chromiumSandbox: process.getuid() !== 0, args, ...options });
   started.push(() => launched.close());
   return launched;

@@ -160,9 +160,12 @@ impl Plan {
             true => vec![Cube::from(&cube::RECEIVED)],
             false => Cube::defaults().chain(own.iter().cloned()).collect(),
         };
-        let covering = candidates
-            .into_iter()
-            .filter(|cube| (cube.digest || !digest) && needed.iter().all(|dimension| cube.index(dimension).is_some()));
+        let covering = candidates.into_iter().filter(|cube| {
+            // What bots do is in cubes of their own.
+            (cube.digest || !digest)
+                && cube.index(cube::BOT).is_some() == needed.contains(&cube::BOT)
+                && needed.iter().all(|dimension| cube.index(dimension).is_some())
+        });
         // The smallest; among equals the first, which is a default one.
         let Some(cube) = covering.min_by_key(|cube| cube.dimensions.len()) else {
             if received {

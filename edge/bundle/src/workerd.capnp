@@ -27,6 +27,7 @@ const edge :Workerd.Worker = (
     (name = "CATCHMENT_SECRET", fromEnvironment = "CATCHMENT_SECRET"),
     (name = "PLACEMENT", fromEnvironment = "PLACEMENT"),
     (name = "RELAY_TOKEN", fromEnvironment = "RELAY_TOKEN"),
+    (name = "COUNTRY_HEADER", fromEnvironment = "COUNTRY_HEADER"),
     (name = "SHARD", durableObjectNamespace = "Shard"),
   ],
   durableObjectNamespaces = [(className = "Shard", uniqueKey = "catchment-shard", enableSql = true)],

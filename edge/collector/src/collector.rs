@@ -16,6 +16,7 @@ use catchment_cells::{ClientId, Secret};
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
+use crate::enrich::{Agents, Enriched};
 use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
@@ -24,7 +25,7 @@ use crate::limits::{
 };
 use crate::open::{ClientEvents, CutCells, Filling, OpenEvents};
 use crate::reason::Reason;
-use crate::request::{Device, Request};
+use crate::request::Request;
 use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
 
 const MINUTE_MS: i64 = 60_000;
@@ -471,8 +472,9 @@ impl Collector {
         let mut outcome = Outcome::default();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
         let mut events = self.open.events.take(client);
+        let mut agents = Agents::default();
         for (index, json) in request.events().enumerate() {
-            match self.apply_event((request, keys), json, now, (&mut events, &mut counts), read)? {
+            match self.apply_event((request, keys, &mut agents), json, now, (&mut events, &mut counts), read)? {
                 Ok(Reason::Duplicate) => {
                     outcome.duplicates += 1;
                     *counts.entry(Reason::Duplicate).or_default() += 1;
@@ -497,7 +499,7 @@ impl Collector {
     /// Counts one event: accepted, or a duplicate.
     fn apply_event<E>(
         &mut self,
-        (request, keys): (&Request, Keys),
+        (request, keys, agents): (&Request, Keys, &mut Agents),
         json: &str,
         now: i64,
         (events, counts): (&mut ClientEvents, &mut BTreeMap<Reason, u64>),
@@ -540,10 +542,13 @@ impl Collector {
         if event.measures_left > 0 {
             *counts.entry(Reason::MeasuresOverLimit).or_default() += event.measures_left;
         }
-        let value = |field| value(&event, request, field);
+        let enriched = Enriched::of(&event, request, agents);
+        if enriched.value(Field::Bot).is_some() {
+            *counts.entry(Reason::Bot).or_default() += 1;
+        }
         let count = |reason, n| *counts.entry(reason).or_default() += n;
         let filling = (&self.filling, keys.event_id);
-        events.add(filling, (minute, Coupon::of(user)), value, event.measures(), count);
+        events.add(filling, (minute, Coupon::of(user)), |field| enriched.value(field), event.measures(), count);
         Ok(Ok(Reason::Accepted))
     }
 }
@@ -554,16 +559,6 @@ impl Open {
         // At the most: the counter may have been there.
         self.counter_count += 1;
     }
-}
-
-/// What a field counts as; what the sender says goes before what its address and agent tell.
-fn value<'a>(event: &'a Event<'_>, request: &'a Request, field: Field) -> Option<&'a str> {
-    let visitor = (!request.claims.backfill).then_some(&request.visitor);
-    event.text(field).or_else(|| match field {
-        Field::Country => visitor?.country.as_ref().and_then(|code| str::from_utf8(code).ok()),
-        Field::Device => visitor?.device.map(Device::as_str),
-        _ => None,
-    })
 }
 
 /// Whom the event's user is counted as: a keyed hash, so that nobody can choose registers.

@@ -1,6 +1,7 @@
 //! One event: JSON to the fields that count.
 
 mod scan;
+mod url;
 
 use std::borrow::Cow;
 use std::fmt;
@@ -31,12 +32,25 @@ pub(crate) enum Field {
     Plan,
     Category,
     Product,
+    // What follows is taken if it can be, and rejects nothing.
+    Url,
+    UserAgent,
+    Browser,
+    Os,
+    Bot,
+    UtmMedium,
+    /// The name of a parameter by which who sold the click knows it.
+    Click,
+    /// Whether the visitor has come from elsewhere.
+    Entry,
+    Channel,
+    Source,
 }
 
-const FIELDS: usize = Field::Product as usize + 1;
+const FIELDS: usize = Field::Source as usize + 1;
 
 /// The fields that an event may do without, in the order in which they are checked.
-const OPTIONAL: [Field; FIELDS - 4] = [
+const OPTIONAL: [Field; Field::Product as usize - 3] = [
     Field::User,
     Field::DeviceId,
     Field::Session,
@@ -72,6 +86,16 @@ impl Field {
             b"plan" => Field::Plan,
             b"category" => Field::Category,
             b"product" | b"product_id" | b"productId" => Field::Product,
+            b"url" => Field::Url,
+            b"user_agent" | b"userAgent" => Field::UserAgent,
+            b"browser" => Field::Browser,
+            b"os" => Field::Os,
+            b"bot" => Field::Bot,
+            b"utm_medium" | b"utmMedium" => Field::UtmMedium,
+            b"click" => Field::Click,
+            b"entry" => Field::Entry,
+            b"channel" => Field::Channel,
+            b"source" => Field::Source,
             _ => return None,
         })
     }
@@ -81,14 +105,25 @@ impl Field {
         Field::of(name).filter(|field| {
             !matches!(
                 field,
-                Field::EventId | Field::ClientId | Field::Timestamp | Field::User | Field::DeviceId | Field::Session
+                Field::EventId
+                    | Field::ClientId
+                    | Field::Timestamp
+                    | Field::User
+                    | Field::DeviceId
+                    | Field::Session
+                    | Field::Url
+                    | Field::UserAgent
+                    | Field::Click
+                    | Field::Entry
             )
         })
     }
 
-    /// Whether the field may stand among the properties.
-    fn lifted(self) -> bool {
-        !matches!(self, Field::EventId | Field::ClientId | Field::EventType | Field::Timestamp)
+    /// Whether the field may stand among the properties, with such a value.
+    fn is_lifted(self, value: &Scalar<'_>) -> bool {
+        let of_event = matches!(self, Field::EventId | Field::ClientId | Field::EventType | Field::Timestamp);
+        // A number is a measure, unless its name was a field's from the beginning.
+        !of_event && (!self.is_lenient() || matches!(value, Scalar::Text(_) | Scalar::Bool(_)))
     }
 
     /// Whether a number or a boolean may stand for the text.
@@ -96,7 +131,12 @@ impl Field {
         !matches!(self, Field::EventId | Field::ClientId | Field::EventType)
     }
 
-    fn bit(self) -> u16 {
+    /// Whether a value that can't be taken is passed over.
+    fn is_lenient(self) -> bool {
+        self as usize > Field::Product as usize
+    }
+
+    fn bit(self) -> u32 {
         1 << self as u16
     }
 }
@@ -134,6 +174,7 @@ impl<'a> Event<'a> {
         if !scan::fields(json, &mut event.fields) {
             event.fields = serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?;
         }
+        event.fields.take_apart();
         event.timestamp_ms = event.fields.check().map_err(|reason| {
             let id = event.text(Field::EventId);
             (id.map(|id| id[..id.floor_char_boundary(EVENT_ID_BYTES_MAX)].to_owned()), reason)
@@ -164,9 +205,9 @@ struct Fields<'a> {
     /// None of them is empty.
     texts: [Option<Cow<'a, str>>; FIELDS],
     /// The fields whose text stood among the properties, where it yields to one of the event itself.
-    lifted: u16,
+    lifted: u32,
     /// The fields that have a value that can't be one.
-    wrong: u16,
+    wrong: u32,
     time: Scalar<'a>,
     measures: Vec<(Cow<'a, str>, f64)>,
 }
@@ -206,7 +247,7 @@ impl<'a> Fields<'a> {
 
     /// Takes a value of the properties.
     fn put_property(&mut self, name: Cow<'a, str>, value: Scalar<'a>) {
-        if let Some(field) = Field::of(&name).filter(|field| field.lifted()) {
+        if let Some(field) = Field::of(&name).filter(|field| field.is_lifted(&value)) {
             let text = &mut self.texts[field as usize];
             let yields = text.is_some() && self.lifted & field.bit() == 0;
             if !value.is_absent() && !yields {

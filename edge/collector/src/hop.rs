@@ -3,7 +3,9 @@
 use catchment_cells::credential::Identity;
 use catchment_cells::{ClientId, route::Placement};
 
-use crate::request::{Claims, Device, Visitor};
+use crate::agent::{Agent, Device, named};
+use crate::limits::AGENT_NAME_BYTES_MAX;
+use crate::request::{Claims, Visitor};
 
 /// The header's name.
 pub const HOP_HEADER: &str = "x-catchment-hop";
@@ -20,7 +22,8 @@ pub struct Hop {
 }
 
 impl Hop {
-    /// The header's value: `region shard level client identity backfill foreign visitor country device`.
+    /// The header's value: `region shard level client identity backfill foreign visitor country device browser|os|bot`, where only the
+    /// names at the end may have blanks.
     pub fn to_header(&self) -> String {
         let identity = match self.claims.identity {
             Identity::Daily => 'a',
@@ -29,7 +32,7 @@ impl Hop {
         };
         let country = self.visitor.country.map_or("-".into(), |code| String::from_utf8_lossy(&code).into_owned());
         format!(
-            "{} {} {} {} {identity} {} {} {:x} {country} {}",
+            "{} {} {} {} {identity} {} {} {:x} {country} {} {}",
             self.placement.region,
             self.placement.shard,
             self.placement.level,
@@ -37,14 +40,19 @@ impl Hop {
             u8::from(self.claims.backfill),
             u8::from(self.claims.ignore_foreign_client),
             self.visitor.hash,
-            self.visitor.device.map_or(0, |device| device as u8),
+            self.visitor.agent.device.map_or(0, |device| device as u8),
+            self.visitor.agent.names().collect::<Vec<_>>().join("|"),
         )
     }
 
     /// Reads the header; `None` if the Worker didn't write it.
     pub fn from_header(text: &str) -> Option<Self> {
-        let [region, shard, level, client, identity, backfill, foreign, visitor, country, device] =
-            text.split(' ').collect::<Vec<_>>().try_into().ok()?;
+        let [region, shard, level, client, identity, backfill, foreign, visitor, country, device, names] =
+            text.splitn(11, ' ').collect::<Vec<_>>().try_into().ok()?;
+        let [browser, os, bot] = names.split('|').collect::<Vec<_>>().try_into().ok()?;
+        if [browser, os, bot].iter().any(|name| name.len() > AGENT_NAME_BYTES_MAX) {
+            return None;
+        }
         Some(Hop {
             placement: Placement { region: region.into(), shard: shard.into(), level: level.parse().ok()? },
             claims: Claims {
@@ -61,11 +69,11 @@ impl Hop {
             visitor: Visitor {
                 hash: u64::from_str_radix(visitor, 16).ok()?,
                 country: country.as_bytes().try_into().ok(),
-                device: match device {
-                    "1" => Some(Device::Desktop),
-                    "2" => Some(Device::Mobile),
-                    "3" => Some(Device::Tablet),
-                    _ => None,
+                agent: Agent {
+                    device: device.parse().ok().and_then(Device::numbered),
+                    browser: named(browser),
+                    os: named(os),
+                    bot: named(bot),
                 },
             },
         })
@@ -78,7 +86,13 @@ mod tests {
 
     #[test]
     fn what_the_worker_writes_the_shard_reads() {
-        for (country, device) in [(None, None), (Some(*b"DE"), Some(Device::Tablet))] {
+        let agent = Agent {
+            device: Some(Device::Tablet),
+            browser: Some("Samsung Internet".into()),
+            os: None,
+            bot: Some("2ip bot".into()),
+        };
+        for (country, agent) in [(None, Agent::default()), (Some(*b"DE"), agent)] {
             let hop = Hop {
                 placement: Placement { region: "eu".into(), shard: "eu/slice/shop/7".into(), level: 2 },
                 claims: Claims {
@@ -87,11 +101,17 @@ mod tests {
                     backfill: true,
                     ignore_foreign_client: false,
                 },
-                visitor: Visitor { hash: u64::MAX - 5, country, device },
+                visitor: Visitor { hash: u64::MAX - 5, country, agent },
             };
             assert_eq!(Hop::from_header(&hop.to_header()), Some(hop));
         }
-        for text in ["", "a b c", "eu eu/pool/0 0 shop x 0 0 0 - 0", "eu eu/pool/0 x shop a 0 0 0 - 0"] {
+        for text in [
+            "",
+            "a b c",
+            "eu eu/pool/0 0 shop x 0 0 0 - 0 ||",
+            "eu eu/pool/0 x shop a 0 0 0 - 0 ||",
+            "eu eu/pool/0 0 shop a 0 0 0 - 0 |",
+        ] {
             assert_eq!(Hop::from_header(text), None, "{text}");
         }
     }

@@ -5,7 +5,11 @@
 //! what the [`Cut`] holds in one transaction, and has the frames shipped, whose acks the [`Outbox`] judges. Rebuilding a collector
 //! from its [`Meta`], its [`IdsRow`]s, its [`SpilledRow`]s and the log rows since the last cut gives the same collector.
 
+mod agent;
+mod channel;
 mod collector;
+mod country;
+mod enrich;
 mod event;
 mod hop;
 mod ids;
@@ -19,13 +23,15 @@ mod rows;
 pub mod shard;
 mod watching;
 
+pub use agent::{Agent, Device, Hints};
 pub use collector::{Collector, Cut, CutFrame, Outcome, Rejected};
+pub use country::{Countries, Country, country};
 pub use hop::{HOP_HEADER, Hop};
 pub use ids::IdsBounds;
 pub use outbox::{Outbox, Verdict};
 pub use quota::{Capacity, HOT, OverQuota, request_cost};
 pub use reason::Reason;
-pub use request::{Claims, Device, Request, RequestError, Visitor};
+pub use request::{Claims, Request, RequestError, Visitor};
 pub use rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
 pub use shard::Shard;
 pub use watching::Watching;

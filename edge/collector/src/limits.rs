@@ -68,6 +68,8 @@ pub const POST_FRAMES_MAX: u64 = 64;
 /// Frames kept aside because their home refused them.
 pub const PARKED_MAX: u64 = 64;
 
+/// Bytes of the name of a browser, an operating system or a bot.
+pub const AGENT_NAME_BYTES_MAX: usize = 64;
 /// Names of measures of one client in one cut.
 pub const MEASURE_NAMES_MAX: usize = 60;
 /// Clients whose derived keys are kept at hand.

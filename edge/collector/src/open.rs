@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use catchment_cells::ClientId;
 use catchment_cells::cell::{Measure, micros};
-use catchment_cells::cube::Cube;
+use catchment_cells::cube::{BOT, Cube};
 use catchment_cells::frame::{Cells, CellsWriter};
 use catchment_cells::users::Coupon;
 use siphasher::sip::SipHasher13;
@@ -25,6 +25,8 @@ pub(crate) struct Filling {
     cubes: Vec<(Cube, Vec<usize>)>,
     /// The field of each dimension of any cube; `None` where events have no such field.
     columns: Vec<Option<Field>>,
+    /// The column that tells whose bot an event is of, whether or not a cube has it.
+    bot: usize,
 }
 
 /// Events by client.
@@ -111,7 +113,8 @@ impl Filling {
         let mut columns_of = |cube: &Cube| cube.dimensions.iter().map(|&name| column(name)).collect();
         let mut cubes: Vec<_> = cubes.iter().map(|cube| (*cube, columns_of(cube))).collect();
         cubes.sort_by_key(|(cube, _)| cube.name);
-        Filling { cubes, columns: names.into_iter().map(Field::of_dimension).collect() }
+        let bot = column(BOT);
+        Filling { cubes, columns: names.into_iter().map(Field::of_dimension).collect(), bot }
     }
 }
 
@@ -271,10 +274,13 @@ impl Section {
             of.events.iter().map(|event| minutes.partition_point(|&minute| minute < event.minute)).collect();
         let mut section = Section { client, of, texts, names, width: filling.columns.len(), cubes: Vec::new() };
         let mut sorter = Sorter::default();
+        let (bots, people): (Vec<u32>, Vec<u32>) =
+            (0..section.of.events.len() as u32).partition(|&event| section.value(event, filling.bot) > 0);
         for (cube, columns) in &filling.cubes {
             let is_in =
                 |event: &u32| columns.is_empty() || columns.iter().any(|&column| section.value(*event, column) > 0);
-            sorter.order = (0..section.of.events.len() as u32).filter(is_in).collect();
+            let events = if columns.contains(&filling.bot) { &bots } else { &people };
+            sorter.order = events.iter().copied().filter(is_in).collect();
             // From the least significant on, as each step keeps the order of what it finds equal.
             for &column in columns.iter().rev() {
                 sorter.sort_by(section.texts.len() + 1, |event| section.value(event, column) as usize);

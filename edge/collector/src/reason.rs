@@ -9,6 +9,8 @@ pub enum Reason {
     Duplicate,
     /// Counted, but received more than two minutes after its minute.
     Late,
+    /// Counted, but apart from those of people.
+    Bot,
     /// Older than the lateness.
     TooLate,
     /// More than two minutes ahead of us.
@@ -46,6 +48,7 @@ impl Reason {
             Reason::Accepted => "accepted",
             Reason::Duplicate => "duplicate",
             Reason::Late => "late",
+            Reason::Bot => "bot",
             Reason::TooLate => "too_late",
             Reason::Future => "future",
             Reason::Malformed => "malformed",

@@ -12,6 +12,8 @@ use flate2::read::MultiGzDecoder;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
+use crate::agent::Agent;
+use crate::country::Country;
 use crate::event::read_time;
 
 /// What a write key lets its requests do: the part of it that re-applying needs.
@@ -27,27 +29,15 @@ pub struct Claims {
     pub ignore_foreign_client: bool,
 }
 
-/// A class of devices. The numbers are stored: final.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
-pub enum Device {
-    /// A browser on neither of the others.
-    Desktop = 1,
-    /// A telephone.
-    Mobile = 2,
-    /// A tablet.
-    Tablet = 3,
-}
-
 /// What is known of a request's sender besides its body.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Visitor {
     /// Keyed hash of address and agent. Address and agent themselves are kept nowhere.
     pub hash: u64,
-    /// The country of the address, where the platform tells.
-    pub country: Option<[u8; 2]>,
-    /// The class of the device, where the agent tells.
-    pub device: Option<Device>,
+    /// The country of the address, where it is known.
+    pub country: Option<Country>,
+    /// What the agent tells.
+    pub agent: Agent,
 }
 
 /// A request whose body is well-formed as a whole.
@@ -137,50 +127,18 @@ impl Claims {
     }
 }
 
-impl Device {
-    /// The class of a browser's agent; `None` for what is no browser.
-    pub fn of_agent(agent: &str) -> Option<Self> {
-        if !agent.starts_with("Mozilla/") {
-            None
-        } else if agent.contains("iPad") || agent.contains("Tablet") {
-            Some(Device::Tablet)
-        } else if agent.contains("Mobi") {
-            Some(Device::Mobile)
-        } else if agent.contains("Android") {
-            Some(Device::Tablet)
-        } else {
-            Some(Device::Desktop)
-        }
-    }
-
-    /// The dimension's value.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Device::Desktop => "desktop",
-            Device::Mobile => "mobile",
-            Device::Tablet => "tablet",
-        }
-    }
-}
-
 impl Visitor {
-    fn encode(&self, out: &mut Vec<u8>) {
+    fn encode(&self, with_names: bool, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.hash.to_le_bytes());
         out.extend_from_slice(&self.country.unwrap_or_default());
-        out.push(self.device.map_or(0, |device| device as u8));
+        self.agent.encode(with_names, out);
     }
 
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    fn decode(reader: &mut Reader<'_>, with_names: bool) -> Result<Self, DecodeError> {
         Ok(Visitor {
             hash: reader.u64()?,
             country: Some(reader.array()?).filter(|country| *country != [0; 2]),
-            device: match reader.u8()? {
-                0 => None,
-                1 => Some(Device::Desktop),
-                2 => Some(Device::Mobile),
-                3 => Some(Device::Tablet),
-                _ => return Err(DecodeError::Malformed("device")),
-            },
+            agent: Agent::decode(reader, with_names)?,
         })
     }
 }
@@ -236,22 +194,27 @@ impl Request {
 
     /// Bytes of its body, and some more for what stands beside it.
     pub fn bytes(&self) -> usize {
-        self.body.len() + BESIDE_BODY_BYTES
+        self.body.len() + self.visitor.agent.names().map(str::len).sum::<usize>() + BESIDE_BODY_BYTES
     }
 
-    /// Writes `str client ‖ u8 flags ‖ u64 visitor ‖ country[2] ‖ u8 device ‖ str body`.
-    pub(crate) fn encode(&self, out: &mut Vec<u8>) {
+    /// Whether its agent has names, which rows of version 1 have no place for.
+    pub(crate) fn has_names(&self) -> bool {
+        self.visitor.agent.names().any(|name| !name.is_empty())
+    }
+
+    /// Writes `str client ‖ u8 flags ‖ u64 visitor ‖ country[2] ‖ agent ‖ str body`.
+    pub(crate) fn encode(&self, with_names: bool, out: &mut Vec<u8>) {
         put_str(out, self.claims.client.as_str());
         out.push(self.claims.flags());
-        self.visitor.encode(out);
+        self.visitor.encode(with_names, out);
         put_uv(out, self.body.len() as u64);
         out.extend_from_slice(self.body.as_bytes());
     }
 
-    pub(crate) fn decode(reader: &mut Reader<'_>) -> Result<Self, DecodeError> {
+    pub(crate) fn decode(reader: &mut Reader<'_>, with_names: bool) -> Result<Self, DecodeError> {
         let client = reader.str(CLIENT_BYTES_MAX)?;
         let claims = Claims::of(client, reader.u8()?)?;
-        let visitor = Visitor::decode(reader)?;
+        let visitor = Visitor::decode(reader, with_names)?;
         let bytes = reader.count(1)?;
         let body = reader.bytes(bytes)?.to_vec();
         // By the limits of today: whoever lowers one must still read the rows of yesterday.
@@ -270,7 +233,7 @@ fn inflate(body: &[u8]) -> Result<Vec<u8>, RequestError> {
 /// What gzip begins with.
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
 
-/// More than what stands in a log row beside a request's body.
+/// More than what stands in a log row beside a request's body and the names of its agent.
 const BESIDE_BODY_BYTES: usize = 128;
 const _: () = assert!(CLIENT_BYTES_MAX + 40 < BESIDE_BODY_BYTES);
 

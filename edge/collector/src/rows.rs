@@ -10,14 +10,17 @@ use crate::request::Request;
 const VERSION: u8 = 1;
 /// Of the state of a shard that has spilled.
 const VERSION_SPILLED: u8 = 2;
+/// Of a row of the log with names of agents.
+const VERSION_NAMES: u8 = 2;
 /// The fewest bytes of an encoded request.
 const REQUEST_BYTES_MIN: usize = 14;
 
 /// One row of the log: the requests that were committed together.
 ///
 /// Bytes: `u8 version ‖ i64 received_at ‖ uv n ‖ n × request`, a request as `str client ‖ u8 flags ‖ u64 visitor ‖ country[2] ‖
-/// u8 device ‖ str body`. Flags: bits 0 and 1 the identity (0 daily, 1 device, 2 user), bit 2 backfill, bit 3 foreign clients
-/// are passed over; a country of zeros and a device of 0 are unknown.
+/// u8 device ‖ str body`, and in version 2, where some agent has a name, as `… ‖ u8 device ‖ str browser ‖ str os ‖ str bot ‖ str body`.
+/// Flags: bits 0 and 1 the identity (0 daily, 1 device, 2 user), bit 2 backfill, bit 3 foreign clients are passed over; a country of
+/// zeros, a device of 0 and an empty name are unknown.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LogRow {
     /// When, in ms.
@@ -118,21 +121,27 @@ impl LogRow {
     pub fn encode(&self) -> Vec<u8> {
         let bodies: usize = self.requests.iter().map(|request| request.bytes()).sum();
         let mut out = Vec::with_capacity(16 + bodies);
-        out.push(VERSION);
+        let with_names = self.requests.iter().any(Request::has_names);
+        out.push(if with_names { VERSION_NAMES } else { VERSION });
         out.extend_from_slice(&self.received_at.to_le_bytes());
         put_uv(&mut out, self.requests.len() as u64);
         for request in &self.requests {
-            request.encode(&mut out);
+            request.encode(with_names, &mut out);
         }
         out
     }
 
     /// Reads a row.
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
-        let mut reader = versioned(bytes)?;
+        let mut reader = Reader::new(bytes);
+        let with_names = match reader.u8()? {
+            VERSION => false,
+            VERSION_NAMES => true,
+            version => return Err(DecodeError::Version(version)),
+        };
         let received_at = reader.i64()?;
         let n = reader.count(REQUEST_BYTES_MIN)?;
-        let requests = (0..n).map(|_| Request::decode(&mut reader)).collect::<Result<_, _>>()?;
+        let requests = (0..n).map(|_| Request::decode(&mut reader, with_names)).collect::<Result<_, _>>()?;
         reader.finish()?;
         Ok(LogRow { received_at, requests })
     }
@@ -311,9 +320,13 @@ fn versioned(bytes: &[u8]) -> Result<Reader<'_>, DecodeError> {
 
 #[cfg(test)]
 mod tests {
+    use catchment_cells::ClientId;
+    use catchment_cells::credential::Identity;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::agent::{Agent, Device};
+    use crate::request::{Claims, Visitor};
 
     fn group(received_by: i64, ids: &[u64]) -> SpilledGroup {
         SpilledGroup { received_by, ids: ids.into() }
@@ -321,6 +334,31 @@ mod tests {
 
     fn meta(spilled: u64) -> Meta {
         Meta { spilled, ..Meta::new(Producer::new(7, "eu/pool/0").unwrap(), "eu") }
+    }
+
+    #[test]
+    fn a_row_of_the_log_has_names_only_where_there_are_some() {
+        let claims = Claims {
+            client: ClientId::new("s").unwrap(),
+            identity: Identity::User,
+            backfill: false,
+            ignore_foreign_client: false,
+        };
+        let row = |agent| {
+            let visitor = Visitor { hash: 1, country: Some(*b"DE"), agent };
+            let request = Request::read(claims.clone(), visitor, b"{}".to_vec()).unwrap();
+            LogRow { received_at: 2, requests: vec![request] }
+        };
+        let nameless = Agent { device: Some(Device::Mobile), ..Agent::default() };
+        let named = Agent { browser: Some("Edge".into()), bot: Some("b".into()), ..nameless.clone() };
+        let before = b"\x02\0\0\0\0\0\0\0\x01\x01s\x02\x01\0\0\0\0\0\0\0DE\x02";
+        for (row, expected) in [
+            (row(nameless), [b"\x01", &before[..], b"\x02{}"].concat()),
+            (row(named), [b"\x02", &before[..], b"\x04Edge\0\x01b\x02{}"].concat()),
+        ] {
+            assert_eq!(row.encode(), expected);
+            assert_eq!(LogRow::decode(&expected), Ok(row));
+        }
     }
 
     #[test]

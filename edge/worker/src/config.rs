@@ -1,10 +1,14 @@
 //! The deployment's settings, from the Worker's environment.
 
+use std::rc::Rc;
+
 use catchment_cells::Secret;
 use catchment_cells::route::{Epoch, PlacementMap, Region, is_region};
-use catchment_collector::Capacity;
+use catchment_collector::{Capacity, Countries};
 use serde::Deserialize;
 use thiserror::Error;
+use worker::js_sys::{Reflect, Uint8Array};
+use worker::wasm_bindgen::JsValue;
 use worker::{Date, DateInit, Env};
 
 /// The settings.
@@ -21,6 +25,10 @@ pub(crate) struct Config {
     /// Maps that were in force, and until when their routes are taken, in ms.
     earlier: Vec<(PlacementMap, i64)>,
     relays: Vec<(String, String)>,
+    /// `COUNTRY_HEADER`: the header by which the proxy in front says a visitor's country.
+    pub(crate) country_header: Option<String>,
+    /// `GEOIP`: a file that knows the countries of addresses.
+    pub(crate) countries: Option<Rc<Countries>>,
 }
 
 /// Why the settings can't be used.
@@ -35,6 +43,9 @@ pub(crate) enum ConfigError {
     /// The placement is no JSON of its shape, or empty.
     #[error("PLACEMENT: {0}")]
     Placement(String),
+    /// The file of countries can't be read.
+    #[error("GEOIP: {0}")]
+    GeoIp(String),
 }
 
 /// What the clocks of two edges may differ by.
@@ -112,6 +123,10 @@ impl Config {
             map,
             earlier,
             relays,
+            country_header: optional(env, "COUNTRY_HEADER")
+                .and_then(|var| var.as_string())
+                .filter(|name| !name.is_empty()),
+            countries: countries(env)?.map(Rc::new),
         })
     }
 
@@ -132,6 +147,17 @@ impl Config {
     pub(crate) fn relay(&self, region: &str) -> Option<&str> {
         self.relays.iter().find(|(name, _)| name == region).map(|(_, relay)| &**relay)
     }
+}
+
+/// A binding that may be missing, or null where it is a variable that isn't set: which the crate would trip over.
+fn optional(env: &Env, name: &str) -> Option<JsValue> {
+    Reflect::get(env, &name.into()).ok().filter(|bound| !bound.is_null() && !bound.is_undefined())
+}
+
+/// The file that is bound, if one is.
+fn countries(env: &Env) -> Result<Option<Countries>, ConfigError> {
+    let file = optional(env, "GEOIP").map(|bound| Uint8Array::new(&bound).to_vec());
+    file.map(Countries::open).transpose().map_err(|error| ConfigError::GeoIp(error.to_string()))
 }
 
 fn map_of(epoch: u32, regions: &[PlacedRegion]) -> Result<PlacementMap, ConfigError> {

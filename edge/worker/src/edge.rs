@@ -11,7 +11,7 @@ use catchment_cells::credential::{Identity, WriteKey};
 use catchment_cells::limits::REQUEST_BYTES_MAX;
 use catchment_cells::route::{PlacementError, Route, place};
 use catchment_cells::secret::equal_in_constant_time;
-use catchment_collector::{Claims, Device, HOP_HEADER, Hop, RequestError, Visitor};
+use catchment_collector::{Agent, Claims, Country, HOP_HEADER, Hints, Hop, RequestError, Visitor, country};
 use futures_util::StreamExt;
 use futures_util::future::{Either, select};
 use siphasher::sip::SipHasher24;
@@ -126,7 +126,7 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
         PlacementError::UnknownEpoch(_) => unknown(None),
         PlacementError::EmptyMap => Refusal::Misconfigured,
     })?;
-    let visitor = visitor(request.headers(), &config, &key.client);
+    let visitor = visitor(&request, &config, &key.client);
     let mut claims = Claims::from(&key);
     // Global Privacy Control: who doesn't want to be told apart by an id, isn't.
     if request.headers().get("sec-gpc").ok().flatten().is_some_and(|value| value.trim() == "1") {
@@ -204,21 +204,32 @@ async fn read_bounded(request: &mut Request) -> Result<Vec<u8>, Refusal> {
 }
 
 /// What address and agent tell. Cloudflare says the address; elsewhere the proxy in front of workerd does.
-fn visitor(headers: &Headers, config: &Config, client: &ClientId) -> Visitor {
-    let get = |name: &str| headers.get(name).ok().flatten();
+fn visitor(request: &Request, config: &Config, client: &ClientId) -> Visitor {
+    let get = |name: &str| request.headers().get(name).ok().flatten();
     let address = get("cf-connecting-ip").or_else(|| {
         get("x-forwarded-for").map(|addresses| addresses.split(',').next().unwrap_or_default().trim().to_owned())
     });
+    let address = address.unwrap_or_default();
     let agent = get("user-agent").unwrap_or_default();
     let mut hasher = SipHasher24::new_with_key(&config.secret.identity_key(client));
-    hasher.write(address.unwrap_or_default().as_bytes());
+    hasher.write(address.as_bytes());
     hasher.write(&[0]);
     hasher.write(agent.as_bytes());
-    // XX is unknown, T1 the Tor network.
-    let country = get("cf-ipcountry").filter(|code| code != "XX" && code.bytes().all(|b| b.is_ascii_uppercase()));
+    let [brands, platform] = ["sec-ch-ua", "sec-ch-ua-platform"].map(|name| get(name).unwrap_or_default());
     Visitor {
         hash: hasher.finish(),
-        country: country.and_then(|code| code.as_bytes().try_into().ok()),
-        device: Device::of_agent(&agent),
+        country: country_of(request, config, &address),
+        agent: Agent::of(&agent, Hints { brands: &brands, platform: &platform }),
     }
+}
+
+/// The country that the platform knows, or the proxy in front; a visitor could write the header of any other. Else the one that a
+/// file has for the address.
+fn country_of(request: &Request, config: &Config, address: &str) -> Option<Country> {
+    if let Some(known) = request.cf().and_then(|cf| cf.country()) {
+        return country(&known);
+    }
+    let header = config.country_header.as_deref().unwrap_or("cf-ipcountry");
+    let said = request.headers().get(header).ok().flatten().and_then(|code| country(&code));
+    said.or_else(|| config.countries.as_ref()?.of(address))
 }

@@ -14,7 +14,9 @@ use catchment_cells::route::Placement;
 use catchment_cells::sum::Sum;
 use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{ClientId, Estimate};
-use catchment_collector::{Claims, Device, Hop, IdsRow, LogRow, Meta, Request, SpilledGroup, SpilledRow, Visitor};
+use catchment_collector::{
+    Agent, Claims, Device, Hints, Hop, IdsRow, LogRow, Meta, Request, SpilledGroup, SpilledRow, Visitor,
+};
 use flate2::Compression;
 use flate2::write::{DeflateEncoder, GzEncoder};
 
@@ -230,6 +232,9 @@ fn blocks() -> Vec<Vec<u8>> {
     seeds
 }
 
+/// Of a bot in a browser.
+const AGENT: &str = "Mozilla/5.0 (Linux; Android 6.0.1) Chrome/141.0 Mobile Safari/537.36 (compatible; Googlebot/2.1)";
+
 fn claims() -> Claims {
     Claims {
         client: shop(),
@@ -240,12 +245,13 @@ fn claims() -> Claims {
 }
 
 fn hops() -> Vec<Vec<u8>> {
-    let hop = |country, device| Hop {
+    let hop = |country, agent| Hop {
         placement: Placement { region: "eu".into(), shard: "eu/slice/shop/7".into(), level: 2 },
         claims: claims(),
-        visitor: Visitor { hash: u64::MAX - 5, country, device },
+        visitor: Visitor { hash: u64::MAX - 5, country, agent },
     };
-    vec![hop(None, None).to_header().into(), hop(Some(*b"DE"), Some(Device::Tablet)).to_header().into()]
+    let hops = [hop(None, Agent::default()), hop(Some(*b"DE"), Agent::of(AGENT, Hints::default()))];
+    hops.map(|hop| hop.to_header().into()).into()
 }
 
 fn cubes() -> Vec<Vec<u8>> {
@@ -310,9 +316,13 @@ fn mark(chains: u8) -> Vec<u8> {
 fn rows() -> Vec<Vec<u8>> {
     let mut seeds: Vec<Vec<u8>> = Vec::new();
     for body in EVENTS {
-        let visitor = Visitor { hash: 7, country: Some(*b"FR"), device: Some(Device::Mobile) };
-        let request = Request::read(claims(), visitor, body.as_bytes().to_vec()).expect("a body");
-        seeds.push([vec![0], LogRow { received_at: NOW, requests: vec![request.clone(), request] }.encode()].concat());
+        let nameless = Agent { device: Some(Device::Mobile), ..Agent::default() };
+        for agent in [nameless, Agent::of(AGENT, Hints::default())] {
+            let visitor = Visitor { hash: 7, country: Some(*b"FR"), agent };
+            let request = Request::read(claims(), visitor, body.as_bytes().to_vec()).expect("a body");
+            let requests = vec![request.clone(), request];
+            seeds.push([vec![0], LogRow { received_at: NOW, requests }.encode()].concat());
+        }
     }
     let ids = IdsRow { n: 7, first_received_at: NOW, last_received_at: NOW + 1, ids: vec![1, 5, u64::MAX] };
     seeds.push([vec![1], ids.encode()].concat());

@@ -28,6 +28,8 @@ pub struct Builder {
     dashboard: Option<PathBuf>,
     shard_requests_per_s: Option<u32>,
     earlier: Vec<String>,
+    country_header: Option<String>,
+    geoip: Option<PathBuf>,
 }
 
 /// The running processes, in a folder of their own. Dropping it kills them and removes the folder; while panicking it shows
@@ -104,6 +106,18 @@ impl Builder {
         self
     }
 
+    /// The header that the edge takes visitors' countries from.
+    pub fn country_header(mut self, header: &str) -> Self {
+        self.country_header = Some(header.into());
+        self
+    }
+
+    /// Gives the edge a file of countries by address.
+    pub fn geoip(mut self, file: PathBuf) -> Self {
+        self.geoip = Some(file);
+        self
+    }
+
     /// Another placement map takes the place of the one before, whose routes are taken until a time; the first is of epoch 1.
     pub fn next_map(mut self, until: &str) -> Self {
         self.earlier.push(until.into());
@@ -160,7 +174,7 @@ impl Builder {
         fs::create_dir(&storage).map_err(Failure::at("making the edge's storage"))?;
         let args = vec![
             "serve".into(),
-            paths::edge_config()?.display().to_string(),
+            self.edge_config(dir)?.display().to_string(),
             "-s".into(),
             format!("http={edge_address}"),
             "-d".into(),
@@ -186,6 +200,7 @@ impl Builder {
         }
         edge.env("PLACEMENT", Some(&placement.to_string()));
         edge.env("RELAY_TOKEN", Some(RELAY_TOKEN));
+        edge.env("COUNTRY_HEADER", self.country_header.as_deref());
         let before_edge = if self.proxies { Some(Proxy::start(edge_address.clone()).await?) } else { None };
         let edge_url = format!("http://{}", before_edge.as_ref().map_or(edge_address.as_str(), Proxy::address));
 
@@ -195,6 +210,34 @@ impl Builder {
         cluster.start_all().await?;
         Ok(cluster)
     }
+
+    /// The bundle's configuration; with a file of countries, a copy of both, bound as docs/OPERATIONS.md says.
+    fn edge_config(&self, dir: &Path) -> Result<PathBuf> {
+        let config = paths::edge_config()?;
+        let Some(file) = &self.geoip else { return Ok(config) };
+        let copy = dir.join("bundle");
+        copy_folder(config.parent().unwrap_or(dir), &copy)?;
+        fs::copy(file, copy.join("geoip.mmdb")).map_err(Failure::at("copying the file of countries"))?;
+        let text = fs::read_to_string(&config).map_err(Failure::at("reading the edge's configuration"))?;
+        let bound = text.replacen("bindings = [", "bindings = [(name = \"GEOIP\", data = embed \"geoip.mmdb\"),", 1);
+        write(&copy.join("workerd.capnp"), &bound)?;
+        Ok(copy.join("workerd.capnp"))
+    }
+}
+
+fn copy_folder(from: &Path, to: &Path) -> Result<()> {
+    let copying = || Failure::at("copying the edge's bundle");
+    fs::create_dir_all(to).map_err(copying())?;
+    for entry in fs::read_dir(from).map_err(copying())? {
+        let entry = entry.map_err(copying())?;
+        let (path, copy) = (entry.path(), to.join(entry.file_name()));
+        if path.is_dir() {
+            copy_folder(&path, &copy)?;
+        } else {
+            fs::copy(&path, &copy).map_err(copying())?;
+        }
+    }
+    Ok(())
 }
 
 impl Cluster {

@@ -3,6 +3,7 @@ use catchment_cells::key::Values;
 use proptest::prelude::*;
 
 use super::*;
+use crate::agent::Agent;
 use crate::limits::{CUT_FRAMES_MAX, LOG_ROW_EVENTS, MEASURE_NAMES_MAX};
 use crate::request::{Claims, Visitor};
 
@@ -23,7 +24,9 @@ fn claims(backfill: bool) -> Claims {
 }
 
 fn row(claims: Claims, received_at: i64, body: &str) -> LogRow {
-    let request = Request::read(claims, Visitor::default(), body.as_bytes().to_vec()).unwrap();
+    let agent = Agent { browser: Some("Edge".into()), os: Some("Windows".into()), ..Agent::default() };
+    let visitor = Visitor { country: Some(*b"DE"), agent, ..Visitor::default() };
+    let request = Request::read(claims, visitor, body.as_bytes().to_vec()).unwrap();
     LogRow { received_at, requests: vec![request] }
 }
 
@@ -152,6 +155,39 @@ fn what_is_wrong_is_rejected_with_its_reason_and_disturbs_nothing_else() {
         if let Some(reason) = expected {
             let (_, counters) = merged(&collector.cut(NOW, 1, 0).unwrap().frames);
             assert_eq!(counter(&counters, reason), 1, "{shown}");
+        }
+    }
+}
+
+#[test]
+fn bots_fill_cubes_of_their_own() {
+    let event = |id: u64, fields: &str| format!(r#"{{"event_id":"{id}","event_type":"t","timestamp":{NOW}{fields}}}"#);
+    let crawler = r#","user_agent":"Mozilla/5.0 (compatible; bingbot/2.0)""#;
+    let body = [
+        event(1, r#","country":"FR""#),
+        event(2, crawler),
+        event(3, &format!(r#"{crawler},"bot":false,"page":"/p""#)),
+        event(4, r#","bot":true"#),
+        event(5, r#","bot":"mine""#),
+    ];
+    for cubes in [cube::DEFAULT, &cube::DEFAULT[..1]] {
+        let producer = Producer::new(7, "eu/pool/0").unwrap();
+        let mut collector = Collector::with_cubes(secret(), Meta::new(producer, "eu"), cubes);
+        assert_eq!(collector.apply(&row(claims(false), NOW, &body.join("\n")))[0].accepted, 5);
+        let (cells, counters) = merged(&collector.cut(NOW, 1, 0).unwrap().frames);
+        assert_eq!((counter(&counters, "accepted"), counter(&counters, "bot")), (5, 3));
+        let section = &cells.0[&ClientId::new("shop").unwrap()];
+        let count = |cube: &str, values: &[&str]| {
+            let values: Values = values.iter().map(|&value| Some(value.into())).collect();
+            section.get(cube).and_then(|cube| cube.buckets[&MINUTE].get(&values)).map_or(0, |cell| cell.count)
+        };
+        assert_eq!(count("total", &[]), 2);
+        if cubes.len() > 1 {
+            assert_eq!(["bingbot", "other", "mine"].map(|bot| count("bot", &[bot, "t"])), [1; 3]);
+            assert_eq!(section["bot"].buckets[&MINUTE].len(), 3);
+            // The server that brought along an agent is not where the visitor is, nor what.
+            assert_eq!([count("country", &["FR"]), count("country", &["DE"]), count("page", &["/p"])], [1, 0, 1]);
+            assert_eq!((count("agent", &["Edge", "Windows"]), section["agent"].buckets[&MINUTE].len()), (1, 1));
         }
     }
 }
