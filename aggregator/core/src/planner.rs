@@ -271,6 +271,10 @@ mod tests {
             ("metric=page_views&group_by=country", "audience"),
             ("metric=events&group_by=country&filter=device:mobile", "audience"),
             ("metric=events&filter=event_type:buy", "event_type"),
+            ("metric=events&group_by=os&filter=browser:Edge", "agent"),
+            ("metric=users&group_by=channel", "channel"),
+            ("metric=events&group_by=bot", "bot"),
+            ("metric=page_views&filter=bot:Googlebot", "bot"),
             ("metric=received:late", "received"),
             ("metric=received:late&group_by=reason", "received"),
         ] {
@@ -292,6 +296,26 @@ mod tests {
         assert_eq!(plan("metric=received:late&group_by=page", &[]), Err(PlanError::OfReceived));
         let own = Cube { name: "views".into(), dimensions: vec!["page".into(), "event_type".into()], digest: false };
         assert_eq!(&*plan("metric=page_views&group_by=page", &[own]).unwrap().cube.name, "views");
+    }
+
+    #[test]
+    fn a_question_of_people_has_no_cube_of_bots() {
+        let cube = |name: &str, dimensions: &[&str]| {
+            let dimensions = dimensions.iter().map(|&name| name.into()).collect();
+            Cube { name: name.into(), dimensions, digest: false }
+        };
+        let own = [
+            cube("bot_pages", &["bot", "page", "event_type"]),
+            cube("views", &["page", "event_type", "country", "os"]),
+        ];
+        for (query, cube) in [
+            ("metric=page_views&group_by=page", "views"),
+            ("metric=page_views&group_by=page&filter=bot:Googlebot", "bot_pages"),
+            ("metric=events&group_by=event_type", "event_type"),
+        ] {
+            assert_eq!(&*plan(query, &own).unwrap().cube.name, cube, "{query}");
+        }
+        assert!(plan("metric=page_views&group_by=page", &own[..1]).is_err());
     }
 
     #[test]
