@@ -54,7 +54,7 @@ pub const CUT_EVENTS: usize = 5_000;
 pub const CUT_COUNTERS: usize = 5_000;
 /// Bytes of requests in one log row, unless one alone has more.
 pub const LOG_ROW_BYTES: usize = 1_000_000;
-/// Events in one log row. With those of `CUT_EVENTS`, of ten cells and eight measures each, a cut is some 15 MB before it is deflated.
+/// Events in one log row. With those of `CUT_EVENTS`, of twelve cells and eight measures each, a cut is some 18 MB before it is deflated.
 pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 
 /// Frames in the ring of the outbox.

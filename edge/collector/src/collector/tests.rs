@@ -268,8 +268,9 @@ fn the_largest_cut_has_no_more_frames_than_the_outbox_takes() {
                     hash([3; 16], &at)
                 };
                 let measures: Vec<String> = (0..8).map(|j| format!(r#""{j}":{}e9"#, number(j) % 9_000 + 1)).collect();
-                let dimensions = ["page", "country", "device", "plan", "referrer", "category", "product"];
-                let values: Vec<String> = dimensions.iter().map(|name| format!(r#""{name}":1{rows}{i}"#)).collect();
+                let dimensions =
+                    ["page", "country", "device", "plan", "referrer", "category", "product", "browser", "channel"];
+                let values: Vec<String> = dimensions.iter().map(|name| format!(r#""{name}":"{rows}{i}""#)).collect();
                 format!(
                     r#"{{"event_id":"{rows}-{i}","event_type":"{i}","timestamp":{},"properties":{{{},{}}}}}"#,
                     NOW - (number(9) % DAY_MS as u64) as i64,
