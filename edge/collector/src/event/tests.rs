@@ -74,3 +74,16 @@ fn a_control_character_or_an_escape_is_found_wherever_it_stands() {
         }
     }
 }
+
+proptest! {
+    /// Between two halves of the least unit, the last bit decides which is nearer.
+    #[test]
+    fn a_number_is_read_as_the_nearest_there_is(number in prop_oneof![any::<i32>().prop_map(|n| f64::from(n) * 5e-8), any::<f64>()]) {
+        let number = if number.is_finite() { number } else { -0.0003775 };
+        let json = format!(r#"{{"event_id":"e","event_type":"t","timestamp":1,"properties":{{"x":{number:?}}}}}"#);
+        for spelled in [json.clone(), json.replace("\"t\"", "\"\\u0074\"")] {
+            let event = Event::read(&spelled).unwrap();
+            prop_assert_eq!(event.measures(), [("x".into(), number)], "{}", spelled);
+        }
+    }
+}
