@@ -7,4 +7,5 @@ mod ingesting;
 mod keeping;
 pub(crate) mod kit;
 mod logging;
+mod merging;
 mod serving;

@@ -1,0 +1,125 @@
+//! Order doesn't matter: however events are grouped into frames of several shards, in whatever order these come and however often, and
+//! whatever is flushed, folded and restarted meanwhile, each tier has the counts, sums and users of one frame of all of them.
+
+use std::time::{Duration, Instant};
+
+use catchment_aggregator_core::{Answer, Plan, Question};
+use catchment_cells::ack::Status;
+use catchment_cells::frame::CellsBlock;
+use catchment_cells::sum::Sum;
+use proptest::prelude::*;
+
+use super::kit::{Aggregator, DAY, Folder, Shard, client, event};
+use crate::cells::zone;
+
+const MINUTES: u64 = 3 * 24 * 60;
+/// No quantiles: those hang on the order of merges.
+const METRICS: &str =
+    "metric=events&metric=users&metric=sum:duration&metric=min:duration&metric=max:duration&start=2024-01-01";
+/// From minutes alone, hours alone, days alone, and all three; as a whole and by groups.
+const TIMES: [&str; 6] = [
+    "end=2024-01-04&granularity=7m",
+    "end=2024-01-04&granularity=1h",
+    "end=2024-01-04&granularity=1d",
+    "end=2024-01-03T22:41:00Z",
+    "end=2024-01-04&granularity=1d&group_by=page",
+    "end=2024-01-03T22:41:00Z&group_by=page&limit=2",
+];
+
+/// What happens after a frame.
+#[derive(Debug, Clone, Copy)]
+enum After {
+    Nothing,
+    /// All that is due is flushed, folded and cut off.
+    Keep,
+    Restart,
+    /// All frames of its shard come again, as where their acks were lost.
+    Again,
+}
+
+/// All that is added up to answer: users as sets, not as estimates.
+fn sums(aggregator: &Aggregator) -> Vec<(i64, Option<String>, Vec<Sum>)> {
+    let mut all = Vec::new();
+    for time in TIMES {
+        let query = format!("{METRICS}&{time}");
+        let question = Question::parse(query.split('&').filter_map(|pair| pair.split_once('=')), 0, &zone()).unwrap();
+        let answer = Answer::new(Plan::new(question, &[], &zone()).unwrap());
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let answer = aggregator.cells.answer(&client("a"), answer, deadline).unwrap().answer;
+        let top = answer.top();
+        for bucket in answer.buckets() {
+            let groups = answer.groups(bucket, &top).into_iter();
+            let mut groups: Vec<_> =
+                groups.map(|(group, sums)| (bucket, group.map(str::to_owned), sums.into_owned())).collect();
+            groups.sort_by(|a, b| a.1.cmp(&b.1));
+            all.extend(groups);
+        }
+    }
+    all
+}
+
+/// SplitMix64 (Steele, Lea and Flood, 2014), of the n-th event.
+fn mixed(seed: u64, n: u64) -> u64 {
+    let mut z = seed.wrapping_add((n + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    z ^ (z >> 31)
+}
+
+fn after() -> impl Strategy<Value = After> {
+    prop_oneof![3 => Just(After::Nothing), 2 => Just(After::Keep), 1 => Just(After::Restart), 2 => Just(After::Again)]
+}
+
+proptest! {
+    // Each runs on a real store, which syncs.
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_order_and_grouping_gives_the_same_sums_and_users(
+        seed: u64,
+        // Fewer users than are kept one by one, and more.
+        events in prop_oneof![1..300u64, 1_500..2_500u64],
+        // For each frame, its shard.
+        frames in prop::collection::vec((0..3usize, after()), 1..16),
+    ) {
+        let mut whole = CellsBlock::default();
+        let mut parts = vec![CellsBlock::default(); frames.len()];
+        for n in 0..events {
+            let random = mixed(seed, n);
+            let (minute, page) = (DAY + (random % MINUTES) as i64, format!("/{}", random >> 16 & 3));
+            let (user, seconds) = (random >> 20 & 0xfff, (random >> 40) as i64 % 100 - 50);
+            for block in [&mut whole, &mut parts[(random >> 50) as usize % frames.len()]] {
+                event(block, &client("a"), minute, &page, user, seconds);
+            }
+        }
+        let (calm, restless) = (Folder::new(), Folder::new());
+        let mut calm = Aggregator::open(&calm);
+        prop_assert_eq!(calm.send(Shard::new(9).cut(whole)).status, Status::Stored);
+
+        let mut aggregator = Aggregator::open(&restless);
+        let mut shards: Vec<(Shard, Vec<_>)> = (0..3).map(|nonce| (Shard::new(1 + nonce), vec![])).collect();
+        for (part, (shard, after)) in parts.into_iter().zip(&frames) {
+            let (shard, sent) = &mut shards[*shard];
+            let frame = shard.cut(part);
+            sent.push(frame.clone());
+            prop_assert_eq!(aggregator.send(frame).status, Status::Stored);
+            match after {
+                After::Nothing => {}
+                After::Keep => aggregator.keep(),
+                After::Restart => {
+                    drop(aggregator);
+                    aggregator = Aggregator::open(&restless);
+                }
+                After::Again => {
+                    let acks = aggregator.take(sent.clone());
+                    prop_assert!(acks.iter().all(|ack| ack.status == Status::Stored));
+                }
+            }
+        }
+        let expected = sums(&calm);
+        prop_assert_eq!(sums(&aggregator), expected.clone());
+        // And once all of it is in the store.
+        aggregator.keep();
+        prop_assert_eq!(sums(&aggregator), expected);
+    }
+}
