@@ -24,6 +24,8 @@ const NO_CHROMIUM: &str =
 
 /// Runs of the simulation in the everyday test.
 const SIM_RUNS: &str = "3000";
+/// Questions of the everyday test, and the events that they are about.
+const QUESTIONS: [&str; 4] = ["--runs", "300", "--events", "20000"];
 
 /// Runs the simulation alone: `--runs N` and `--seed S` are its own.
 pub(crate) fn sim(args: &[String]) -> Result<ExitCode, String> {
@@ -72,6 +74,14 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
     builds::edge()?;
     let simulation = command("target/debug/sim", &["--runs", SIM_RUNS]);
     Step::begin("simulate").run(simulation)?;
+    match tools::duckdb() {
+        Some(python) => {
+            let mut questions = command("target/debug/questions", &QUESTIONS);
+            questions.env("CATCHMENT_DUCKDB_PYTHON", python);
+            Step::begin("hold answers against DuckDB's").run(questions)?;
+        }
+        None => Step::say("python3 with venv is missing: no answer is held against DuckDB's"),
+    }
     Step::begin("test the SDK's parts").run(node_tests(&[], test_files("sdk/test")?))?;
     tools::wrangler()?;
     let dry_run = node_tests(&[], test_files("tests/cloudflare")?);

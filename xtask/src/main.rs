@@ -22,7 +22,8 @@ const USAGE: &str = "usage: cargo xtask demo [--speed N] [--json] [--regions 2] 
        cargo xtask build [--release]
        cargo xtask test [--fast] [--install]
        cargo xtask test fuzz [--seconds N] [TARGET…]
-       cargo xtask test sim [--runs N] [--seed S]";
+       cargo xtask test sim [--runs N] [--seed S]
+       cargo xtask test questions [--runs N] [--seed S] [--events N] [--traces FOLDER]";
 
 fn main() -> ExitCode {
     let mut args = env::args().skip(1);
@@ -34,6 +35,7 @@ fn main() -> ExitCode {
         Some("build") if args == ["--release"] => build().and_then(|()| builds::released()).map(|()| ExitCode::SUCCESS),
         Some("test") if args.first().is_some_and(|arg| arg == "fuzz") => fuzz::run(&args[1..]),
         Some("test") if args.first().is_some_and(|arg| arg == "sim") => checks::sim(&args[1..]),
+        Some("test") if args.first().is_some_and(|arg| arg == "questions") => hand_over("questions", &args[1..]),
         Some("test") => checks::run(&args),
         _ => Err(USAGE.into()),
     };
@@ -57,8 +59,7 @@ fn hand_over(tool: &str, args: &[String]) -> Result<ExitCode, String> {
     if tool == "bench" && what == "collector" {
         builds::workload()?;
     }
-    if tool == "bench"
-        && matches!(what, "collector" | "query")
+    if (tool == "questions" || tool == "bench" && matches!(what, "collector" | "query"))
         && let Some(python) = tools::duckdb()
     {
         run.env("CATCHMENT_DUCKDB_PYTHON", python);

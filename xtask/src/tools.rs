@@ -20,7 +20,7 @@ const WASM_TARGET: &str = "wasm32-unknown-unknown";
 /// Other people's implementation of the sketches, to hold ours against.
 const DATASKETCHES: &str = "datasketches==5.2.0";
 
-/// Whom the benches of the collector and of questions are compared with.
+/// Whom answers are held against, and the benches of the collector and of questions are compared with.
 const DUCKDB: &str = "duckdb==2.0.1";
 const CHDB: &str = "chdb==4.4.0";
 

@@ -59,6 +59,7 @@ fn imports_point_at_cells_and_never_across() {
             "catchment-bench",
             &["catchment-cells", "catchment-collector", "catchment-harness", "catchment-link", "catchment-workload"],
         ),
+        ("catchment-questions", &["catchment-cells", "catchment-harness", "catchment-workload"]),
         ("catchment-xtask", &[]),
     ]);
     let packages = dependencies(false);
