@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use catchment_cells::cell::micros;
 use catchment_cells::cube;
 use catchment_cells::frame::{
-    CHAIN_START, CellsBlock, CountersBlock, CubeCells, FrameDraft, Producer, Section, open, seal,
+    CHAIN_START, CellsBlock, CountersBlock, CubeCells, DeadLettersBlock, FrameDraft, Producer, Section, open, seal,
 };
 use catchment_cells::users::Coupon;
 use catchment_cells::{Cell, ClientId, Secret};
@@ -105,6 +105,7 @@ fn block(events: &[Value]) -> Result<Vec<u8>, Error> {
         first_received_at: 0,
         cells: CellsBlock(BTreeMap::from([(client, section)])),
         counters: CountersBlock::default(),
+        letters: DeadLettersBlock::default(),
     };
     let frame = seal(&draft, &key)?.bytes;
     let header = open(&frame, &key)?.header().blocks[0].clone();

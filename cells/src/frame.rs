@@ -2,11 +2,13 @@
 //! digest the header carries, so that a forwarder may leave a block out. The grammar is in docs/FORMATS.md.
 
 mod blocks;
+mod letters;
 
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
 
 pub use self::blocks::{Cells, CellsBlock, CellsWriter, CountersBlock, CubeCells, Section};
+pub use self::letters::{DeadLetter, DeadLettersBlock};
 use crate::codec::{DecodeError, Reader, put_str8};
 use crate::limits::{BLOCK_BYTES_MAX, FRAME_BLOCKS_MAX, FRAME_BYTES_MAX, SHARD_BYTES_MAX};
 use crate::secret::{FrameKey, equal_in_constant_time, first16};
@@ -41,7 +43,7 @@ pub struct Producer {
 #[error("a shard's name has 1 to {SHARD_BYTES_MAX} bytes")]
 pub struct InvalidShard;
 
-/// What a block holds. The numbers cross the wire: final. 3 fragments, 4 dead letters and 5 raw events are reserved.
+/// What a block holds. The numbers cross the wire: final. 3 fragments and 5 raw events are reserved.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Kind(pub u8);
 
@@ -50,6 +52,8 @@ impl Kind {
     pub const CELLS: Kind = Kind(1);
     /// Counters of what was received, by reason.
     pub const COUNTERS: Kind = Kind(2);
+    /// Events that were not counted.
+    pub const DEAD_LETTERS: Kind = Kind(4);
     /// The last one that version 1 reserves.
     const LAST: Kind = Kind(5);
 }
@@ -123,6 +127,8 @@ pub struct FrameDraft<C = CellsBlock> {
     pub cells: C,
     /// The counters; an empty block is not written.
     pub counters: CountersBlock,
+    /// The dead letters; an empty block is not written.
+    pub letters: DeadLettersBlock,
 }
 
 /// A frame, ready to be stored and sent.
@@ -383,7 +389,12 @@ pub fn open<'a>(frame: &'a [u8], key: &FrameKey) -> Result<Opened<'a>, FrameErro
 pub fn seal<C: Cells>(draft: &FrameDraft<C>, key: &FrameKey) -> Result<Sealed, TooLarge> {
     let mut headers = Vec::new();
     let mut stored = Vec::new();
-    for (kind, raw) in [(Kind::CELLS, draft.cells.encode()), (Kind::COUNTERS, draft.counters.encode())] {
+    let blocks = [
+        (Kind::CELLS, draft.cells.encode()),
+        (Kind::COUNTERS, draft.counters.encode()),
+        (Kind::DEAD_LETTERS, draft.letters.encode()),
+    ];
+    for (kind, raw) in blocks {
         let Some(raw) = raw else { continue };
         if raw.len() > BLOCK_BYTES_MAX {
             return Err(TooLarge);
@@ -451,6 +462,12 @@ impl Opened<'_> {
     /// The counters; empty where the frame has none.
     pub fn counters(&self) -> Result<CountersBlock, DecodeError> {
         self.raw(Kind::COUNTERS)?.map_or_else(|| Ok(CountersBlock::default()), |raw| CountersBlock::decode(&raw))
+    }
+
+    /// The dead letters; empty where the frame has none.
+    pub fn letters(&self) -> Result<DeadLettersBlock, DecodeError> {
+        let none = || Ok(DeadLettersBlock::default());
+        self.raw(Kind::DEAD_LETTERS)?.map_or_else(none, |raw| DeadLettersBlock::decode(&raw))
     }
 
     fn raw(&self, kind: Kind) -> Result<Option<Vec<u8>>, DecodeError> {

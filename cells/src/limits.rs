@@ -44,6 +44,8 @@ pub const POST_BYTES_MAX: usize = 8 << 20;
 pub const LINK_WINDOW: usize = 256;
 /// Chains that an aggregator remembers of a producer, to tell a repeated frame from a fork.
 pub const MARK_CHAINS: usize = 16;
+/// Bytes of an event that is kept as a dead letter; a longer one is counted, and not kept.
+pub const DEAD_LETTER_BYTES_MAX: usize = 16_384;
 /// Metrics of one question.
 pub const QUESTION_METRICS_MAX: usize = 16;
 /// Sums that a question's metrics are made of: a ratio needs two.

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, Producer};
+use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, DeadLettersBlock, FrameDraft, Producer};
 use catchment_link::{Arrival, Client, serve};
 use tokio::sync::mpsc;
 
@@ -71,6 +71,7 @@ fn frame_of(nonce: u64, bytes: usize) -> Bytes {
         first_received_at: 0,
         cells: CellsBlock::default(),
         counters: CountersBlock::default(),
+        letters: DeadLettersBlock::default(),
     };
     let key = Secret::new(&[7; 32]).unwrap().frame_key(&draft.producer);
     let mut frame = frame::seal(&draft, &key).unwrap().bytes;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, Producer};
+use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, DeadLettersBlock, FrameDraft, Producer};
 use catchment_cells::limits::{FRAME_BYTES_MAX, LINK_WINDOW};
 use catchment_link::{Arrival, CONNECTIONS_MAX, Client, LinkError, ServeError, Tls, TlsError, serve};
 use quinn::crypto::rustls::QuicClientConfig;
@@ -82,6 +82,7 @@ fn frame_of(nonce: u64, seq: u64, bytes: usize) -> Bytes {
         first_received_at: 0,
         cells: CellsBlock::default(),
         counters: CountersBlock::default(),
+        letters: DeadLettersBlock::default(),
     };
     let key = Secret::new(&[7; 32]).unwrap().frame_key(&draft.producer);
     let mut frame = frame::seal(&draft, &key).unwrap().bytes;

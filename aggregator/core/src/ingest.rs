@@ -6,7 +6,7 @@ use std::collections::hash_map::Entry;
 use bytes::Bytes;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::codec::DecodeError;
-use catchment_cells::frame::{self, CHAIN_START, CellsBlock, FrameError, Kind, Opened, Producer};
+use catchment_cells::frame::{self, CHAIN_START, CellsBlock, DeadLettersBlock, FrameError, Kind, Opened, Producer};
 use catchment_cells::{ClientId, Secret};
 
 use crate::log::LogRow;
@@ -36,14 +36,8 @@ pub trait Ground {
     /// Whether someone looks at any of the clients that have cells here.
     fn is_watched(&self, cells: &CellsBlock, now: i64) -> bool;
 
-    /// Appends rows to the log, with the marks after them and the cubes that they are the first to have: all or nothing, and
-    /// synced when it returns.
-    fn append(
-        &mut self,
-        rows: &[LogRow],
-        marks: &HashMap<Producer, Mark>,
-        cubes: &[(ClientId, Cube)],
-    ) -> Result<(), Self::Error>;
+    /// Appends rows to the log, with what goes with them: all or nothing, and synced when it returns.
+    fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), Self::Error>;
 
     /// Merges the cells of rows that the log has.
     fn merge(&mut self, rows: &[LogRow], blocks: Vec<Blocks>) -> Result<(), Self::Error>;
@@ -58,13 +52,23 @@ pub struct Writer {
     next_position: u64,
 }
 
+/// What is stored together with rows of the log.
+#[derive(Debug, Default)]
+pub struct Beside {
+    /// The marks after them.
+    pub marks: HashMap<Producer, Mark>,
+    /// The cubes that they are the first to have.
+    pub cubes: Vec<(ClientId, Cube)>,
+    /// The dead letters of those that have any, by position.
+    pub letters: Vec<(u64, DeadLettersBlock)>,
+}
+
 /// What a batch will store.
 #[derive(Default)]
 struct Batch {
-    marks: HashMap<Producer, Mark>,
     rows: Vec<LogRow>,
     blocks: Vec<Blocks>,
-    cubes: Vec<(ClientId, Cube)>,
+    beside: Beside,
 }
 
 /// What will be answered of a frame.
@@ -91,12 +95,12 @@ impl Writer {
             verdicts.push(self.judge(ground, frame, full, now, &mut batch)?);
         }
         if !batch.rows.is_empty() {
-            ground.append(&batch.rows, &batch.marks, &batch.cubes)?;
+            ground.append(&batch.rows, &batch.beside)?;
             ground.merge(&batch.rows, batch.blocks)?;
         }
         // The marks of the whole batch: a frame's ack tells of those after it, too, which are as safe.
         let ack = |verdict: Verdict| {
-            let mark = batch.marks.get(&verdict.producer);
+            let mark = batch.beside.marks.get(&verdict.producer);
             Ack {
                 mark: mark.map_or(0, |mark| mark.seq),
                 chain: mark.map_or(CHAIN_START, Mark::chain),
@@ -129,7 +133,7 @@ impl Writer {
             return verdict(Status::Busy, full.into());
         }
         // The mark is read for the ack, too: whatever is wrong with a frame that comes again, its producer learns what is safe.
-        if let Entry::Vacant(place) = batch.marks.entry(address.producer.clone())
+        if let Entry::Vacant(place) = batch.beside.marks.entry(address.producer.clone())
             && let Some(mark) = ground.mark(place.key())?
         {
             place.insert(mark);
@@ -142,7 +146,7 @@ impl Writer {
         if let Some(home) = self.home.as_ref().filter(|home| **home != header.home) {
             return verdict(Status::WrongHome, format!("this is {home}, the frame is for {}", header.home));
         }
-        let mark = batch.marks.get(&header.producer);
+        let mark = batch.beside.marks.get(&header.producer);
         match marks::decide(mark, header, &opened.chain()) {
             Decision::Store => {}
             Decision::Duplicate => {
@@ -153,34 +157,50 @@ impl Writer {
             Decision::Gap { expected } => return verdict(Status::Gap, format!("seq {expected} is expected")),
             Decision::Fork => return verdict(Status::Fork, "the frame contradicts what was stored".into()),
         }
-        let (blocks, cubes) = match decode(ground, &opened) {
+        let decoded = match decode(ground, &opened) {
             Ok(decoded) => decoded,
             Err(detail) => return verdict(Status::Malformed, detail),
         };
-        let watched = ground.is_watched(&blocks.cells, now);
+        let watched = ground.is_watched(&decoded.blocks.cells, now);
         let after = Mark::after(mark, header, opened.chain());
-        batch.marks.insert(header.producer.clone(), after);
+        batch.beside.marks.insert(header.producer.clone(), after);
         batch.rows.push(LogRow { position: self.next_position, received_at: now, frame: frame.clone() });
-        batch.blocks.push(blocks);
-        batch.cubes.extend(cubes);
+        batch.blocks.push(decoded.blocks);
+        if !decoded.letters.0.is_empty() {
+            batch.beside.letters.push((self.next_position, decoded.letters));
+        }
+        batch.beside.cubes.extend(decoded.cubes);
         self.next_position += 1;
         Ok(Verdict { watched, ..verdict(Status::Stored, String::new())? })
     }
 }
 
-/// Decodes all that will be merged: what can't be merged is not stored.
-fn decode<G: Ground>(ground: &mut G, opened: &Opened<'_>) -> Result<(Blocks, Vec<(ClientId, Cube)>), String> {
+/// What a frame holds.
+struct Decoded {
+    blocks: Blocks,
+    cubes: Vec<(ClientId, Cube)>,
+    letters: DeadLettersBlock,
+}
+
+/// Decodes all that will be merged or kept: a frame that has what can't be is not stored.
+fn decode<G: Ground>(ground: &mut G, opened: &Opened<'_>) -> Result<Decoded, String> {
     let cells = opened.cells().map_err(|error| error.to_string())?;
     let counters = opened.counters().map_err(|error| error.to_string())?;
+    let letters = opened.letters().map_err(|error| error.to_string())?;
     // The MAC lets a forwarder leave blocks out. An ack makes the shard forget these, so that they must be here; a
     // writer makes no empty ones.
-    for (kind, is_empty) in [(Kind::CELLS, cells.0.is_empty()), (Kind::COUNTERS, counters.0.is_empty())] {
+    let there = [
+        (Kind::CELLS, cells.0.is_empty()),
+        (Kind::COUNTERS, counters.0.is_empty()),
+        (Kind::DEAD_LETTERS, letters.0.is_empty()),
+    ];
+    for (kind, is_empty) in there {
         if is_empty && opened.header().blocks.iter().any(|block| block.kind == kind) {
             return Err(format!("block {} was left out, or is empty", kind.0));
         }
     }
     let cubes = ground.admit(&cells).map_err(|error| error.to_string())?;
-    Ok((Blocks { cells, counters, cut_at: opened.header().cut_at }, cubes))
+    Ok(Decoded { blocks: Blocks { cells, counters, cut_at: opened.header().cut_at }, cubes, letters })
 }
 
 impl Verdict {

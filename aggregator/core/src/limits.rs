@@ -28,6 +28,10 @@ pub const ANSWER_FIGURES_MAX: usize = 200_000;
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
 /// Cubes that a client may have beside the default ones.
 pub const CLIENT_CUBES_MAX: usize = 32;
+/// Dead letters of a client that are kept: the oldest go first.
+pub const DEAD_LETTERS_MAX: usize = 100_000;
+/// Their bytes.
+pub const DEAD_LETTERS_BYTES_MAX: usize = 64 << 20;
 /// How long a client stays watched after a question, in ms.
 pub const WATCHED_MS: i64 = 10_000;
 /// Clients that can be watched at a time.

@@ -1,12 +1,11 @@
 //! The writer: the one that stores frames. It drains what has arrived, has the core decide on it over store and cells, and
 //! answers.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use bytes::Bytes;
-use catchment_aggregator_core::ingest::{Ground, Writer as Decider, weight};
+use catchment_aggregator_core::ingest::{Beside, Ground, Writer as Decider, weight};
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::tables::{Blocks, CubeError};
@@ -112,15 +111,10 @@ impl Ground for Stand {
         cells.0.keys().any(|client| watched.is_watched(client, now))
     }
 
-    fn append(
-        &mut self,
-        rows: &[LogRow],
-        marks: &HashMap<Producer, Mark>,
-        cubes: &[(ClientId, Cube)],
-    ) -> Result<(), StoreError> {
+    fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), StoreError> {
         let started = Instant::now();
         crash::point("ingest.before_commit");
-        self.cells.store().append(rows, marks, cubes)?;
+        self.cells.store().append(rows, beside)?;
         crash::point("ingest.after_commit");
         metrics::observe_commit(started.elapsed(), rows);
         Ok(())

@@ -327,7 +327,7 @@ fn decode_section(reader: &mut Reader<'_>) -> Result<Section, DecodeError> {
     Ok(section)
 }
 
-fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, DecodeError> {
+pub(super) fn read_client(reader: &mut Reader<'_>) -> Result<ClientId, DecodeError> {
     ClientId::new(reader.str(CLIENT_BYTES_MAX)?).map_err(|_| DecodeError::Malformed("client id"))
 }
 
@@ -351,7 +351,7 @@ fn read_minute<V>(reader: &mut Reader<'_>, before: &BTreeMap<i64, V>) -> Result<
         .ok_or(DecodeError::Malformed("minute out of range"))
 }
 
-fn insert_ascending<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), DecodeError> {
+pub(super) fn insert_ascending<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: V) -> Result<(), DecodeError> {
     if map.last_key_value().is_some_and(|(last, _)| *last >= key) {
         return Err(DecodeError::Malformed("keys not ascending"));
     }

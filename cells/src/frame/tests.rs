@@ -51,14 +51,21 @@ fn draft() -> impl Strategy<Value = FrameDraft> {
     let section = prop::collection::btree_map("[a-z]{1,3}".prop_map(Box::from), cube(), 1..3);
     let minutes = prop::collection::btree_map(-1_000_000i64..100_000_000, any::<u64>(), 1..4);
     let reasons = prop::collection::btree_map("[a-z]{1,3}".prop_map(Box::from), minutes, 1..3);
+    let letter = (any::<i64>(), "[a-z]{1,3}", ".{0,20}").prop_map(|(received_at, reason, event)| DeadLetter {
+        received_at,
+        reason: reason.into(),
+        event: event.into(),
+    });
+    let letters = prop::collection::vec(letter, 1..4);
     (
         prop::collection::btree_map(client(), section, 0..3),
         prop::collection::btree_map(client(), reasons, 0..3),
+        prop::collection::btree_map(client(), letters, 0..3),
         1..u64::MAX,
         any::<[u8; 16]>(),
         any::<i64>(),
     )
-        .prop_map(|(cells, counters, seq, prev, cut_at)| FrameDraft {
+        .prop_map(|(cells, counters, letters, seq, prev, cut_at)| FrameDraft {
             producer: producer(),
             home: "eu".into(),
             seq,
@@ -67,6 +74,7 @@ fn draft() -> impl Strategy<Value = FrameDraft> {
             first_received_at: cut_at.wrapping_sub(5_000),
             cells: CellsBlock(cells),
             counters: CountersBlock(counters),
+            letters: DeadLettersBlock(letters),
         })
 }
 
@@ -85,6 +93,7 @@ proptest! {
         prop_assert_eq!(opened.header().seq, draft.seq);
         prop_assert_eq!(opened.cells().unwrap(), draft.cells.clone());
         prop_assert_eq!(opened.counters().unwrap(), draft.counters.clone());
+        prop_assert_eq!(opened.letters().unwrap(), draft.letters.clone());
     }
 
     #[test]
@@ -101,8 +110,8 @@ proptest! {
     /// What a holder of the key could send: blocks of any bytes are read or refused, and what is read is written back the same.
     #[test]
     fn changed_blocks_are_read_or_refused(draft in draft(), changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..4)) {
-        let (cells, counters) = (draft.cells.encode(), draft.counters.encode());
-        for raw in [cells, counters].into_iter().flatten() {
+        let blocks = [draft.cells.encode(), draft.counters.encode(), draft.letters.encode()];
+        for raw in blocks.into_iter().flatten() {
             let mut raw = raw;
             for (at, byte) in &changes {
                 let at = at.index(raw.len());
@@ -118,7 +127,7 @@ proptest! {
                     prop_assert!(Cell::decode_stored(&stored).is_ok());
                 }
             }
-            let _ = CountersBlock::decode(&raw);
+            let _ = (CountersBlock::decode(&raw), DeadLettersBlock::decode(&raw));
         }
     }
 
@@ -164,6 +173,7 @@ fn small_draft() -> FrameDraft {
         first_received_at: 1_680_000_060_000,
         cells: CellsBlock(BTreeMap::from([(shop, Section::from([("page".into(), page)]))])),
         counters,
+        letters: DeadLettersBlock::default(),
     }
 }
 

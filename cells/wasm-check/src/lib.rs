@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 
 use catchment_cells::digest::Digest;
-use catchment_cells::frame::{CHAIN_START, CellsBlock, CountersBlock, CubeCells, FrameDraft, Producer, Section, seal};
+use catchment_cells::frame::{
+    CHAIN_START, CellsBlock, CountersBlock, CubeCells, DeadLettersBlock, FrameDraft, Producer, Section, seal,
+};
 use catchment_cells::users::Coupon;
 use catchment_cells::{Cell, ClientId, Estimate, Secret};
 
@@ -88,6 +90,7 @@ fn frame(cells: &[Cell]) -> Vec<u8> {
         first_received_at: 1_680_000_060_000,
         cells: CellsBlock(BTreeMap::from([(client, Section::from([("page".into(), page)]))])),
         counters,
+        letters: DeadLettersBlock::default(),
     };
     seal(&draft, &key).expect("a frame of few cells").bytes
 }

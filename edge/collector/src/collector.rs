@@ -7,8 +7,10 @@ use std::hash::Hasher;
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
 use catchment_cells::frame::{
-    self, CHAIN_START, CountersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge, reseal, seal,
+    self, CHAIN_START, CountersBlock, DeadLetter, DeadLettersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge,
+    reseal, seal,
 };
+use catchment_cells::limits::DEAD_LETTER_BYTES_MAX;
 use catchment_cells::route::is_backfill;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
@@ -20,8 +22,8 @@ use crate::enrich::{Agents, Enriched};
 use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
-    CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS, IDS_ROWS_MAX,
-    KEYS_MAX, LATE_MS, LATENESS_MS, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
+    CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS,
+    IDS_ROWS_MAX, KEYS_MAX, LATE_MS, LATENESS_MS, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
 };
 use crate::open::{ClientEvents, CutCells, Filling, OpenEvents};
 use crate::reason::Reason;
@@ -78,6 +80,8 @@ struct Round {
 struct Open {
     events: OpenEvents,
     counters: CountersBlock,
+    letters: DeadLettersBlock,
+    letter_bytes: usize,
     ids: Vec<u64>,
     counter_count: usize,
     rows: u64,
@@ -241,6 +245,7 @@ impl Collector {
             || self.open.body_bytes.max(self.open.events.text_bytes()) >= CUT_BYTES
             || self.open.events.len() >= CUT_EVENTS
             || self.open.counter_count >= CUT_COUNTERS
+            || self.open.letter_bytes >= CUT_LETTER_BYTES
     }
 
     /// The number of a row of ids whose events would by now be too late: read it, and [`forget`](Self::forget) it.
@@ -343,7 +348,7 @@ impl Collector {
         let open = std::mem::take(&mut self.open);
         let mut frames = Vec::new();
         let events = open.events.sort(&self.filling);
-        self.seal_split(events.cells(), open.counters, now, first_received_at, &mut frames);
+        self.seal_split((events.cells(), open.counters, open.letters), now, first_received_at, &mut frames);
         self.received_by = self.received_by.max(open.last_received_at);
         let mostly = open.weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(client, _)| client);
         let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
@@ -377,13 +382,12 @@ impl Collector {
 
     fn seal_split(
         &mut self,
-        cells: CutCells<'_>,
-        counters: CountersBlock,
+        (cells, counters, letters): (CutCells<'_>, CountersBlock, DeadLettersBlock),
         now: i64,
         first_received_at: i64,
         frames: &mut Vec<CutFrame>,
     ) {
-        if cells.is_empty() && counters.0.is_empty() {
+        if cells.is_empty() && counters.0.is_empty() && letters.0.is_empty() {
             return;
         }
         let draft = FrameDraft {
@@ -395,6 +399,7 @@ impl Collector {
             first_received_at,
             cells,
             counters,
+            letters,
         };
         match seal(&draft, &self.frame_key) {
             Ok(Sealed { bytes, chain }) => {
@@ -403,13 +408,19 @@ impl Collector {
                 self.meta.chain = chain;
             }
             Err(TooLarge) => {
-                let FrameDraft { cells, counters, .. } = draft;
-                // One cell alone fits a frame (an assertion of the limits), and one counter does, so this ends.
+                let FrameDraft { cells, counters, letters, .. } = draft;
+                // One cell alone fits a frame (an assertion of the limits), and one counter or letter does, so this ends.
                 for cells in cells.halves() {
-                    self.seal_split(cells, CountersBlock::default(), now, first_received_at, frames);
+                    let part = (cells, CountersBlock::default(), DeadLettersBlock::default());
+                    self.seal_split(part, now, first_received_at, frames);
                 }
                 for counters in halves_of_counters(counters) {
-                    self.seal_split(CutCells::default(), counters, now, first_received_at, frames);
+                    let part = (CutCells::default(), counters, DeadLettersBlock::default());
+                    self.seal_split(part, now, first_received_at, frames);
+                }
+                for letters in halves_of_letters(letters) {
+                    let part = (CutCells::default(), CountersBlock::default(), letters);
+                    self.seal_split(part, now, first_received_at, frames);
                 }
             }
         }
@@ -486,6 +497,9 @@ impl Collector {
                 Err((event_id, reason)) => {
                     outcome.rejected.push(Rejected { index, event_id, reason: reason.as_str() });
                     *counts.entry(reason).or_default() += 1;
+                    if !self.open.keep(client, reason, json, now) {
+                        *counts.entry(Reason::DeadLetterDropped).or_default() += 1;
+                    }
                 }
             }
         }
@@ -559,6 +573,20 @@ impl Open {
         // At the most: the counter may have been there.
         self.counter_count += 1;
     }
+
+    /// Keeps an event that is not counted, unless it is too long.
+    fn keep(&mut self, client: &ClientId, reason: Reason, json: &str, received_at: i64) -> bool {
+        if json.len() > DEAD_LETTER_BYTES_MAX {
+            return false;
+        }
+        self.letter_bytes += json.len();
+        let letter = DeadLetter { received_at, reason: reason.as_str().into(), event: json.into() };
+        match self.letters.0.get_mut(client) {
+            Some(letters) => letters.push(letter),
+            None => _ = self.letters.0.insert(client.clone(), vec![letter]),
+        }
+        true
+    }
 }
 
 /// Whom the event's user is counted as: a keyed hash, so that nobody can choose registers.
@@ -598,6 +626,20 @@ fn halves_of_counters(counters: CountersBlock) -> [CountersBlock; 2] {
                 i += 1;
             }
         }
+    }
+    halves
+}
+
+/// Two blocks with half of the letters each.
+fn halves_of_letters(letters: DeadLettersBlock) -> [DeadLettersBlock; 2] {
+    let half = letters.0.values().map(Vec::len).sum::<usize>() / 2;
+    let mut halves = [DeadLettersBlock::default(), DeadLettersBlock::default()];
+    let each = letters
+        .0
+        .into_iter()
+        .flat_map(|(client, letters)| letters.into_iter().map(move |letter| (client.clone(), letter)));
+    for (i, (client, letter)) in each.enumerate() {
+        halves[usize::from(i >= half)].0.entry(client).or_default().push(letter);
     }
     halves
 }

@@ -52,6 +52,8 @@ pub const CUT_BYTES: usize = 1_000_000;
 pub const CUT_EVENTS: usize = 5_000;
 /// Counters since the last cut at which the next one is due.
 pub const CUT_COUNTERS: usize = 5_000;
+/// Bytes of dead letters since the last cut at which the next one is due.
+pub const CUT_LETTER_BYTES: usize = 256 << 10;
 /// Bytes of requests in one log row, unless one alone has more.
 pub const LOG_ROW_BYTES: usize = 1_000_000;
 /// Events in one log row. With those of `CUT_EVENTS`, of twelve cells and eight measures each, a cut is some 18 MB before it is deflated.

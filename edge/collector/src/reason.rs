@@ -39,6 +39,8 @@ pub enum Reason {
     MeasuresOverLimit,
     /// A request that was refused as a whole.
     RequestRefused,
+    /// An event that is not counted and is too long to be kept as a dead letter.
+    DeadLetterDropped,
 }
 
 impl Reason {
@@ -63,6 +65,7 @@ impl Reason {
             Reason::MeasureOutOfRange => "measure_out_of_range",
             Reason::MeasuresOverLimit => "measures_over_limit",
             Reason::RequestRefused => "request_refused",
+            Reason::DeadLetterDropped => "dead_letter_dropped",
         }
     }
 }

@@ -11,7 +11,9 @@ use std::time::Duration;
 use bytes::BytesMut;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
-use catchment_cells::frame::{self, Address, CHAIN_START, CellsBlock, CountersBlock, FrameDraft, FrameError, Producer};
+use catchment_cells::frame::{
+    self, Address, CHAIN_START, CellsBlock, CountersBlock, DeadLettersBlock, FrameDraft, FrameError, Producer,
+};
 use catchment_cells::limits::{FRAME_BYTES_MAX, POST_BYTES_MAX};
 use catchment_link::framing::{put, take};
 use catchment_link::{Arrival, serve};
@@ -106,6 +108,7 @@ fn frame_to(home: &str, seq: u64) -> Vec<u8> {
         first_received_at: 0,
         cells: CellsBlock::default(),
         counters: CountersBlock::default(),
+        letters: DeadLettersBlock::default(),
     };
     frame::seal(&draft, &Secret::new(&[7; 32]).unwrap().frame_key(&draft.producer)).unwrap().bytes
 }

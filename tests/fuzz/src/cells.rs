@@ -72,7 +72,7 @@ pub(crate) fn frame(bytes: &[u8]) -> bool {
     assert_eq!((again.chain, again.bytes.as_slice()), (opened.chain(), sealed.as_slice()));
     let without = frame::leave_out(&sealed, Kind::CELLS).expect("it was opened");
     assert_eq!(open(&without, &key).expect("the MAC holds").chain(), opened.chain());
-    let _ = (opened.cells(), opened.counters());
+    let _ = (opened.cells(), opened.counters(), opened.letters());
     true
 }
 
@@ -87,11 +87,17 @@ pub(crate) fn blocks(bytes: &[u8]) -> bool {
         let inflated = inflate(stored);
         inflated.unwrap_or(BLOCK_BYTES_MAX as u32)
     };
-    let kind = if form & 2 == 0 { Kind::CELLS } else { Kind::COUNTERS };
+    let kind = match form & 6 {
+        0 | 4 => Kind::CELLS,
+        2 => Kind::COUNTERS,
+        _ => Kind::DEAD_LETTERS,
+    };
     let sealed = hand::frame(&[Block { kind: kind.0, codec, raw_bytes, stored }]);
     let key = SECRET.frame_key(&hand::producer());
     let opened = open(&sealed, &key).expect("it is under the right MAC");
-    let (Ok(cells), Ok(counters)) = (opened.cells(), opened.counters()) else { return false };
+    let (Ok(cells), Ok(counters), Ok(letters)) = (opened.cells(), opened.counters(), opened.letters()) else {
+        return false;
+    };
     let header = opened.header();
     let draft = FrameDraft {
         producer: header.producer.clone(),
@@ -102,10 +108,12 @@ pub(crate) fn blocks(bytes: &[u8]) -> bool {
         first_received_at: header.first_received_at,
         cells,
         counters,
+        letters,
     };
     if let Ok(again) = seal(&draft, &key) {
         let again = open(&again.bytes, &key).expect("it was sealed");
         assert!(again.cells() == Ok(draft.cells.clone()) && again.counters() == Ok(draft.counters.clone()));
+        assert!(again.letters() == Ok(draft.letters.clone()));
     }
     // As an aggregator takes it in, twice; and what it writes of it is read again.
     let mut block = draft.cells.clone();

@@ -2,7 +2,7 @@
 
 use catchment_cells::cell::Cell;
 use catchment_cells::frame::{
-    CHAIN_START, CellsBlock, Chain, CountersBlock, CubeCells, FrameDraft, Producer, Sealed, seal,
+    CHAIN_START, CellsBlock, Chain, CountersBlock, CubeCells, DeadLettersBlock, FrameDraft, Producer, Sealed, seal,
 };
 use catchment_cells::{ClientId, Secret};
 use jiff::Timestamp;
@@ -50,6 +50,7 @@ impl Hand {
             first_received_at: minute * 60_000,
             cells: CellsBlock([(self.client.clone(), cubes)].into()),
             counters: CountersBlock::default(),
+            letters: DeadLettersBlock::default(),
         };
         seal(&draft, &secret.frame_key(&self.producer)).map_err(Failure::at("a frame made by hand"))
     }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use catchment_aggregator_core::block::Block;
-use catchment_aggregator_core::ingest::{self, Writer};
+use catchment_aggregator_core::ingest::{self, Beside, Writer};
 use catchment_aggregator_core::log::needed_from;
 use catchment_aggregator_core::marks::Mark;
 use catchment_aggregator_core::planner::Cube;
@@ -102,18 +102,13 @@ impl ingest::Ground for Stand<'_> {
         cells.0.keys().any(|client| self.watched.is_watched(client, now))
     }
 
-    fn append(
-        &mut self,
-        rows: &[LogRow],
-        marks: &HashMap<Producer, Mark>,
-        _cubes: &[(ClientId, Cube)],
-    ) -> Result<(), Died> {
+    fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), Died> {
         self.steps.step()?;
         self.disk.begin();
         for row in rows {
             self.disk.put(LOG, &row.position.to_be_bytes(), row.encode());
         }
-        for (producer, mark) in marks {
+        for (producer, mark) in &beside.marks {
             self.disk.put(MARKS, &producer.encode(), mark.encode());
         }
         // Written, and the machine dies before it is synced: it may be there, or not.

@@ -3,6 +3,7 @@
 mod body;
 pub(crate) mod dashboard;
 mod etag;
+mod letters;
 mod live;
 mod problem;
 mod questions;
@@ -75,6 +76,7 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/api/v1/metrics", get(questions::metrics).post(questions::several))
         .route("/api/v1/measures", get(questions::measures))
+        .route("/api/v1/dead-letters", get(letters::letters))
         .route("/api/v1/live", get(live::upgrade))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))

@@ -132,7 +132,7 @@ fn watch(api: &Api, client: &ClientId) {
 }
 
 /// Has a question worked on off the threads that serve others, in its turn.
-async fn work<T: Send + 'static>(
+pub(crate) async fn work<T: Send + 'static>(
     api: &Arc<Api>,
     work: impl FnOnce(&Cells) -> Result<T, Problem> + Send + 'static,
 ) -> Result<T, Problem> {
@@ -169,14 +169,12 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
 
 fn respond(answer: Result<Told, Problem>) -> Response {
     match answer {
-        Ok((media_type, body)) => {
-            ([(header::CONTENT_TYPE, media_type)], body).into_response()
-        }
+        Ok((media_type, body)) => ([(header::CONTENT_TYPE, media_type)], body).into_response(),
         Err(problem) => problem.into_response(),
     }
 }
 
-fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, Problem> {
+pub(crate) fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, Problem> {
     let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let token =
         bearer.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));

@@ -4,16 +4,11 @@
 //! its disk back at once (docs/BENCHMARKS.md, "Log on fjall"); rows before the cursors that a table still holds, or that
 //! a restart reads back from the journal, are passed over.
 
-use std::collections::HashMap;
-
 use bytes::Bytes;
 use catchment_aggregator_core::LogRow;
-use catchment_aggregator_core::marks::Mark;
-use catchment_aggregator_core::planner::Cube;
-use catchment_cells::ClientId;
+use catchment_aggregator_core::ingest::Beside;
 use catchment_cells::ack::Status;
 use catchment_cells::codec::{DecodeError, Reader};
-use catchment_cells::frame::Producer;
 use fjall::{AbstractTree, PersistMode};
 
 use super::{Cursor, Store, StoreError};
@@ -22,22 +17,20 @@ use super::{Cursor, Store, StoreError};
 const VERSION: u8 = 1;
 
 impl Store {
-    /// Appends rows with the marks after them, and the cubes that they are the first to have, in one synced batch.
-    pub(crate) fn append(
-        &self,
-        rows: &[LogRow],
-        marks: &HashMap<Producer, Mark>,
-        cubes: &[(ClientId, Cube)],
-    ) -> Result<(), StoreError> {
+    /// Appends rows with what goes with them, in one synced batch.
+    pub(crate) fn append(&self, rows: &[LogRow], beside: &Beside) -> Result<(), StoreError> {
         let mut batch = self.synced_batch();
         for row in rows {
             batch.insert(&self.log, row.position.to_be_bytes(), row.encode());
         }
-        for (producer, mark) in marks {
+        for (producer, mark) in &beside.marks {
             batch.insert(&self.marks, producer.encode(), mark.encode());
         }
-        for (client, cube) in cubes {
+        for (client, cube) in &beside.cubes {
             self.put_cube(&mut batch, client, cube);
+        }
+        for (position, letters) in &beside.letters {
+            self.letters.add(&mut batch, *position, letters)?;
         }
         Ok(batch.commit()?)
     }

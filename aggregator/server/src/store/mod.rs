@@ -1,6 +1,7 @@
 //! What survives the process. The one place that names fjall; the keyspaces are specified in docs/FORMATS.md.
 
 mod cells;
+mod letters;
 mod log;
 mod upgrade;
 
@@ -17,6 +18,7 @@ use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistM
 use thiserror::Error;
 
 pub(crate) use self::cells::Snapshot;
+use self::letters::Letters;
 
 /// The format of the whole store, and the one before, which is brought up to it.
 const VERSION: u8 = 2;
@@ -39,6 +41,7 @@ pub(crate) struct Store {
     blocks: Keyspace,
     cubes: Keyspace,
     parked: Keyspace,
+    letters: Arc<Letters>,
 }
 
 /// What can go wrong with the store.
@@ -114,6 +117,7 @@ impl Store {
             blocks: keyspace("blocks", BIG_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
             parked: keyspace("parked", SMALL_KEYSPACE_BYTES)?,
+            letters: Arc::new(Letters::open(keyspace("dead_letters", SMALL_KEYSPACE_BYTES)?)),
             database,
         };
         match store.meta.get("version")?.as_deref() {
@@ -135,6 +139,11 @@ impl Store {
     pub(crate) fn mark(&self, producer: &Producer) -> Result<Option<Mark>, StoreError> {
         let Some(bytes) = self.marks.get(producer.encode())? else { return Ok(None) };
         Mark::decode(&bytes).map(Some).map_err(|error| StoreError::Row { keyspace: "marks", error })
+    }
+
+    /// The dead letters.
+    pub(crate) fn letters(&self) -> &Letters {
+        &self.letters
     }
 
     /// When the newest frame of all was cut, in ms.

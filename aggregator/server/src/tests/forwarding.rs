@@ -1,9 +1,9 @@
-use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use bytes::Bytes;
 use catchment_aggregator_core::LogRow;
+use catchment_aggregator_core::ingest::Beside;
 use catchment_cells::ack::Status;
 use catchment_link::Client;
 use metrics_exporter_prometheus::PrometheusBuilder;
@@ -22,7 +22,7 @@ async fn a_central_that_comes_when_frames_are_gone_is_refused() {
     {
         let store = Store::open(&config.data).unwrap();
         let row = LogRow { position: 7, received_at: 0, frame: Shard::new(1).cut(one(&client("a"), DAY)) };
-        store.append(&[row], &HashMap::new(), &[]).unwrap();
+        store.append(&[row], &Beside::default()).unwrap();
         assert_eq!(store.first_position().unwrap(), 7);
     }
     let started = Server::start(config, PrometheusBuilder::new().build_recorder().handle()).await;

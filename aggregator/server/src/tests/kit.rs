@@ -11,7 +11,9 @@ use bytes::Bytes;
 use catchment_aggregator_core::answer::Row;
 use catchment_aggregator_core::{Answer, Plan, Question, Watched};
 use catchment_cells::ack::Ack;
-use catchment_cells::frame::{self, CHAIN_START, CellsBlock, Chain, CountersBlock, FrameDraft, Producer, Sealed};
+use catchment_cells::frame::{
+    self, CHAIN_START, CellsBlock, Chain, CountersBlock, DeadLetter, DeadLettersBlock, FrameDraft, Producer, Sealed,
+};
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret, cube};
 use catchment_link::Arrival;
@@ -127,21 +129,36 @@ impl Shard {
     }
 
     pub(crate) fn cut_counted(&mut self, cells: CellsBlock, counters: CountersBlock) -> Bytes {
-        let sealed = self.seal(self.seq + 1, self.prev, cells, counters);
+        self.cut_blocks(cells, counters, DeadLettersBlock::default())
+    }
+
+    /// The next frame, of a client's dead letters.
+    pub(crate) fn cut_letters(&mut self, client: &ClientId, letters: Vec<DeadLetter>) -> Bytes {
+        let letters = DeadLettersBlock([(client.clone(), letters)].into());
+        self.cut_blocks(CellsBlock::default(), CountersBlock::default(), letters)
+    }
+
+    fn cut_blocks(&mut self, cells: CellsBlock, counters: CountersBlock, letters: DeadLettersBlock) -> Bytes {
+        let sealed = self.seal(self.seq + 1, self.prev, (cells, counters, letters));
         (self.seq, self.prev) = (self.seq + 1, sealed.chain);
         sealed.bytes.into()
     }
 
     /// A frame under any number, which changes nothing here.
     pub(crate) fn forge(&self, seq: u64, prev: Chain, cells: CellsBlock) -> Bytes {
-        self.seal(seq, prev, cells, CountersBlock::default()).bytes.into()
+        self.seal(seq, prev, (cells, CountersBlock::default(), DeadLettersBlock::default())).bytes.into()
     }
 
     pub(crate) fn chain(&self) -> Chain {
         self.prev
     }
 
-    fn seal(&self, seq: u64, prev: Chain, cells: CellsBlock, counters: CountersBlock) -> Sealed {
+    fn seal(
+        &self,
+        seq: u64,
+        prev: Chain,
+        (cells, counters, letters): (CellsBlock, CountersBlock, DeadLettersBlock),
+    ) -> Sealed {
         let draft = FrameDraft {
             producer: self.producer.clone(),
             home: self.home.into(),
@@ -151,6 +168,7 @@ impl Shard {
             first_received_at: DAY * 60_000,
             cells,
             counters,
+            letters,
         };
         frame::seal(&draft, &secret().frame_key(&self.producer)).unwrap()
     }

@@ -1,10 +1,10 @@
-use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use catchment_aggregator_core::LogRow;
+use catchment_aggregator_core::ingest::Beside;
 
 use super::kit::Folder;
 use crate::store::Store;
@@ -47,7 +47,7 @@ fn run(store: &Store, folder: &Path, mib: u64, kept_mib: u64) -> u64 {
                 frame: Bytes::from((0..ROW_BYTES / 8).flat_map(|_| random()).collect::<Vec<u8>>()),
             })
             .collect();
-        store.append(&rows, &HashMap::new(), &[]).unwrap();
+        store.append(&rows, &Beside::default()).unwrap();
         let (written, kept) = (batch * 64, kept_mib * ROWS_PER_MIB);
         if written.is_multiple_of(8 * ROWS_PER_MIB) && written > kept {
             store.truncate(written - kept).unwrap();

@@ -6,6 +6,7 @@ mod forwarding;
 mod ingesting;
 mod keeping;
 pub(crate) mod kit;
+mod letters;
 mod logging;
 mod merging;
 mod serving;

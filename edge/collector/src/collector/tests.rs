@@ -312,7 +312,7 @@ fn counters_too_many_for_one_frame_become_several() {
     let mut counters = CountersBlock::default();
     (0..60_000).for_each(|i| counters.add(&ClientId::new(&long(i)).unwrap(), "late", MINUTE, i));
     let mut frames = Vec::new();
-    collector.seal_split(CutCells::default(), counters.clone(), NOW, NOW, &mut frames);
+    collector.seal_split((CutCells::default(), counters.clone(), DeadLettersBlock::default()), NOW, NOW, &mut frames);
     assert!(frames.len() > 1);
     let first = frames[0].number;
     let [one, other] = halves_of_counters(counters.clone());
@@ -321,6 +321,59 @@ fn counters_too_many_for_one_frame_become_several() {
         frames.iter().map(|frame| frame.number - first).collect::<Vec<_>>(),
         (0..frames.len() as u64).collect::<Vec<_>>()
     );
+}
+
+/// The dead letters of frames, in their order.
+fn letters(frames: &[CutFrame]) -> Vec<DeadLetter> {
+    let read = |frame: &CutFrame| {
+        let key = secret().frame_key(&Producer::new(7, "eu/pool/0").unwrap());
+        frame::open(&frame.bytes, &key).unwrap().letters().unwrap().0.into_values().flatten().collect::<Vec<_>>()
+    };
+    frames.iter().flat_map(read).collect()
+}
+
+#[test]
+fn what_is_not_counted_is_kept_as_it_came() {
+    let old = event(1, NOW - 2 * DAY_MS);
+    let long = format!("{{\"event_id\":\"{}\"}}", "x".repeat(DEAD_LETTER_BYTES_MAX));
+    let body = format!("[{old},{}, {{\"a\": 1}} ,7,{long},{}]", event(2, NOW), event(2, NOW));
+    let mut collector = collector();
+    let rows = [row(claims(false), NOW, &body)];
+    rows.iter().for_each(|row| _ = collector.apply(row));
+    let cut = collector.cut(NOW + 5_000, 1, 0).unwrap();
+    let kept: Vec<(String, String)> =
+        letters(&cut.frames).into_iter().map(|letter| (letter.reason.into(), letter.event.into())).collect();
+    let expected = [("too_late", &*old), ("missing_event_id", "{\"a\": 1}"), ("malformed", "7")];
+    assert_eq!(kept, expected.map(|(reason, event)| (reason.to_owned(), event.to_owned())));
+    assert!(letters(&cut.frames).iter().all(|letter| letter.received_at == NOW));
+    let (_, counters) = merged(&cut.frames);
+    let counted = |reason| counters.0[&claims(false).client].get(reason).map(|minutes| minutes.values().sum::<u64>());
+    assert_eq!((counted("dead_letter_dropped"), counted("duplicate")), (Some(1), Some(1)));
+    // A duplicate was counted, and is no dead letter. The next cut has none of these.
+    collector.apply(&row(claims(false), NOW, &event(3, NOW)));
+    assert_eq!(letters(&collector.cut(NOW, 2, 0).unwrap().frames), []);
+}
+
+#[test]
+fn letters_that_no_frame_takes_are_spread_over_several() {
+    // As random as text can be, so that little is gained by deflating it.
+    let noise = |i: u64| -> String {
+        let bytes = (0..750u64).flat_map(|k| hash([k as u8; 16], &[&i.to_le_bytes(), &k.to_le_bytes()]).to_le_bytes());
+        data_encoding::BASE64.encode(&bytes.collect::<Vec<_>>())
+    };
+    let body = |from: u64| {
+        format!("[{}]", (from..from + 110).map(|i| format!("\"{}\"", noise(i))).collect::<Vec<_>>().join(","))
+    };
+    let mut collector = collector();
+    collector.apply(&row(claims(false), NOW, &body(0)));
+    assert!(collector.is_cut_due());
+    // What comes before the cut is made is kept, too.
+    collector.apply(&row(claims(false), NOW, &body(110)));
+    let frames = collector.cut(NOW, 2, 0).unwrap().frames;
+    assert!(frames.len() > 1);
+    let kept = letters(&frames);
+    assert_eq!(kept.len(), 220);
+    assert!((0..).zip(&kept).all(|(i, letter)| *letter.event == *format!("\"{}\"", noise(i))));
 }
 
 #[test]
