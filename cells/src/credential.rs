@@ -52,6 +52,13 @@ pub struct ReadKey {
     pub generation: u32,
 }
 
+/// What an operator's key says. Secret: who has it sets every client's config.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OperatorKey {
+    /// To tell keys apart that were made one after the other; nothing revokes by it yet.
+    pub generation: u32,
+}
+
 /// Why a key is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum CredentialError {
@@ -125,6 +132,22 @@ impl ReadKey {
     }
 }
 
+impl OperatorKey {
+    /// The key's text.
+    pub fn mint(&self, secret: &Secret) -> String {
+        sign(secret, "operator-key", format!("ok_{}", self.generation))
+    }
+
+    /// Reads a key and checks its MAC.
+    pub fn parse(secret: &Secret, text: &str) -> Result<Self, CredentialError> {
+        let (generation, _) =
+            text.strip_prefix("ok_").and_then(|rest| rest.split_once('_')).ok_or(CredentialError::Malformed)?;
+        let key = OperatorKey { generation: parse_generation(generation)? };
+        check(secret, "operator-key", text)?;
+        Ok(key)
+    }
+}
+
 /// Client and claims of `<prefix><client>_<claims>_<mac>`.
 fn split<'a>(text: &'a str, prefix: &str) -> Result<(ClientId, &'a str), CredentialError> {
     let body = text.strip_prefix(prefix).and_then(|rest| rest.rsplit_once('_')).ok_or(CredentialError::Malformed)?.0;
@@ -185,6 +208,10 @@ mod tests {
         }
         let key = ReadKey { client: ClientId::new("a").unwrap(), generation: 0 };
         assert_eq!(ReadKey::parse(&secret(), &key.mint(&secret())), Ok(key.clone()));
+        let operator = OperatorKey { generation: 4 };
+        assert_eq!(OperatorKey::parse(&secret(), &operator.mint(&secret())), Ok(operator));
+        assert!(OperatorKey::parse(&secret(), &key.mint(&secret())).is_err());
+        assert!(ReadKey::parse(&secret(), &operator.mint(&secret())).is_err());
         assert_eq!(ReadKey::parse(&Secret::new(&[8; 32]).unwrap(), &key.mint(&secret())), Err(CredentialError::Forged));
     }
 

@@ -46,6 +46,16 @@ pub const LINK_WINDOW: usize = 256;
 pub const MARK_CHAINS: usize = 16;
 /// Bytes of an event that is kept as a dead letter; a longer one is counted, and not kept.
 pub const DEAD_LETTER_BYTES_MAX: usize = 16_384;
+/// Bytes of a client's config, encoded.
+pub const CONFIG_BYTES_MAX: usize = 256 << 10;
+/// Cubes that a client may have beside the default ones.
+pub const CLIENT_CUBES_MAX: usize = 32;
+/// Clients of one question about configs.
+pub const CONFIG_CLIENTS_MAX: usize = 4_096;
+/// Bytes of a question about configs.
+pub const CONFIG_QUESTION_BYTES_MAX: usize = 320 << 10;
+/// Bytes of the answer.
+pub const CONFIG_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Metrics of one question.
 pub const QUESTION_METRICS_MAX: usize = 16;
 /// Sums that a question's metrics are made of: a ratio needs two.
@@ -62,6 +72,13 @@ pub const MINUTE_MAX: i64 = 10_000_000_000;
 const _: () = assert!(FRAME_BYTES_MAX < POST_BYTES_MAX, "a POST carries any frame");
 const _: () = assert!(FRAME_BYTES_MAX < 2_000_000, "a frame fits one row of a Durable Object's table");
 const _: () = assert!(REQUEST_BYTES_MAX < 2_000_000, "a request fits one row of a Durable Object's table");
+const _: () = assert!(
+    CONFIG_CLIENTS_MAX * (CLIENT_BYTES_MAX + 5) + SHARD_BYTES_MAX + 16 <= CONFIG_QUESTION_BYTES_MAX,
+    "a question has room for all clients that it may ask about"
+);
+const _: () =
+    assert!(CONFIG_BYTES_MAX + CLIENT_BYTES_MAX + 64 <= CONFIG_ANSWER_BYTES_MAX, "an answer has room for any config");
+const _: () = assert!(CONFIG_BYTES_MAX < 1_000_000, "a config fits one row of a Durable Object's table");
 const _: () = assert!(SHARD_BYTES_MAX + 8 <= u8::MAX as usize, "a producer's length is one byte");
 const _: () = assert!(
     (MEASURE_MICROS_MAX as u128) * (u64::MAX as u128) < i128::MAX as u128,

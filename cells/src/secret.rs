@@ -25,6 +25,10 @@ pub struct SecretTooShort(usize);
 #[derive(Clone)]
 pub struct FrameKey([u8; 32]);
 
+/// The key of answers about clients' configs.
+#[derive(Clone)]
+pub struct ConfigKey([u8; 32]);
+
 impl Secret {
     /// Takes the secret's bytes as they are.
     pub fn new(bytes: &[u8]) -> Result<Self, SecretTooShort> {
@@ -54,6 +58,11 @@ impl Secret {
         FrameKey(self.derive("frame", &producer.encode()))
     }
 
+    /// The key of answers about configs.
+    pub fn config_key(&self) -> ConfigKey {
+        ConfigKey(self.derive("config", b""))
+    }
+
     fn derive_sip(&self, label: &str, client: &ClientId) -> [u8; 16] {
         first16(&self.derive(label, client.as_str().as_bytes()))
     }
@@ -62,6 +71,14 @@ impl Secret {
 impl FrameKey {
     pub(crate) fn mac(&self, header: &[u8]) -> [u8; 16] {
         first16(&hmac_sha256(&self.0, &[b"catchment frame 1", header]))
+    }
+}
+
+impl ConfigKey {
+    /// Of an answer to this question.
+    pub(crate) fn mac(&self, question: &[u8], answer: &[u8]) -> [u8; 16] {
+        let length = (question.len() as u64).to_le_bytes();
+        first16(&hmac_sha256(&self.0, &[b"catchment config 1", &length, question, answer]))
     }
 }
 
@@ -74,6 +91,12 @@ impl fmt::Debug for Secret {
 impl fmt::Debug for FrameKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("FrameKey(…)")
+    }
+}
+
+impl fmt::Debug for ConfigKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ConfigKey(…)")
     }
 }
 

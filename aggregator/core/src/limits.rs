@@ -26,8 +26,6 @@ pub const ANSWER_STEPS_MAX: usize = 1_000_000;
 pub const ANSWER_FIGURES_MAX: usize = 200_000;
 /// Bytes that one question's figures may take while they are added up.
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
-/// Cubes that a client may have beside the default ones.
-pub const CLIENT_CUBES_MAX: usize = 32;
 /// Dead letters of a client that are kept: the oldest go first.
 pub const DEAD_LETTERS_MAX: usize = 100_000;
 /// Their bytes.

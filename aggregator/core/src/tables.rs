@@ -9,10 +9,10 @@ use std::sync::{Arc, LazyLock};
 
 use catchment_cells::frame::{self, CellsBlock, CountersBlock, FrameError};
 use catchment_cells::key::Values;
+use catchment_cells::limits::CLIENT_CUBES_MAX;
 use catchment_cells::{Cell, ClientId, Secret, cube};
 use thiserror::Error;
 
-use crate::limits::CLIENT_CUBES_MAX;
 use crate::log::{LogRow, LogSize};
 use crate::memtable::{Memtable, add_counters};
 use crate::planner::Cube;
