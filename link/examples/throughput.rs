@@ -7,6 +7,7 @@
 mod pki;
 
 use std::net::UdpSocket;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -26,7 +27,8 @@ async fn main() {
     let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = socket.local_addr().unwrap().to_string();
     let (arrivals, mut arrived) = mpsc::channel(256);
-    tokio::spawn(serve(socket, authority.issue("aggregator").server().unwrap(), arrivals, std::future::pending()));
+    let tls = authority.issue("aggregator").server().unwrap();
+    tokio::spawn(serve(socket, tls, arrivals, Arc::new(|_| None), std::future::pending()));
     tokio::spawn(async move {
         while let Some(Arrival { frame, reply }) = arrived.recv().await {
             let header = frame::peek(&frame).unwrap();

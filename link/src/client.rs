@@ -10,17 +10,17 @@ use bytes::Bytes;
 use catchment_cells::ack::Ack;
 use catchment_cells::codec::DecodeError;
 use catchment_cells::frame::{self, Producer};
-use catchment_cells::limits::{FRAME_BYTES_MAX, LINK_WINDOW};
+use catchment_cells::limits::{CONFIG_ANSWER_BYTES_MAX, FRAME_BYTES_MAX, LINK_WINDOW};
 use quinn::{ConnectError, Connection, ConnectionError, Endpoint, SendStream, WriteError};
 use thiserror::Error;
 use tokio::net::lookup_host;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout, timeout_at};
 use tracing::{info, warn};
 
 use crate::framing::{PieceError, Pieces, chunks};
 use crate::tls::ClientTls;
-use crate::{ANSWER_TIME_MAX, SERVER_NAME, code};
+use crate::{ANSWER_TIME_MAX, QUESTION_TIME_MAX, QUESTIONS_MAX, SERVER_NAME, code};
 
 /// Calls of [`Client::send`] that may wait for the stream; further ones wait to wait.
 const BATCHES_WAITING_MAX: usize = 64;
@@ -39,6 +39,7 @@ const ACK_BYTES_MAX: usize = 1024;
 #[derive(Debug, Clone)]
 pub struct Client {
     batches: mpsc::Sender<Batch>,
+    questions: mpsc::Sender<Question>,
 }
 
 /// Why a frame has no ack. It may have been stored all the same: send it again.
@@ -68,6 +69,25 @@ pub struct InvalidAddress(String);
 struct Batch {
     frames: Vec<Outgoing>,
     answers: mpsc::Sender<Result<Ack, LinkError>>,
+}
+
+/// A question, and where its answer goes.
+#[derive(Debug)]
+struct Question {
+    question: Bytes,
+    reply: oneshot::Sender<Result<Bytes, LinkError>>,
+}
+
+/// What clients want done.
+struct Work {
+    batches: mpsc::Receiver<Batch>,
+    questions: mpsc::Receiver<Question>,
+}
+
+/// A piece of it.
+enum Wanted {
+    Batch(Batch),
+    Question(Question),
 }
 
 #[derive(Debug)]
@@ -132,8 +152,9 @@ impl Client {
     pub fn new(address: String, tls: ClientTls) -> Result<Client, InvalidAddress> {
         check_address(&address)?;
         let (batches, waiting) = mpsc::channel(BATCHES_WAITING_MAX);
-        tokio::spawn(drive(address, tls, waiting));
-        Ok(Client { batches })
+        let (questions, asked) = mpsc::channel(QUESTIONS_MAX as usize);
+        tokio::spawn(drive(address, tls, Work { batches: waiting, questions: asked }));
+        Ok(Client { batches, questions })
     }
 
     /// Sends frames in order, and answers the ack or error of each, in order. After an error there are only errors:
@@ -164,6 +185,20 @@ impl Client {
     }
 }
 
+impl Client {
+    /// Asks about configs: the answer's bytes, which the link knows nothing of.
+    ///
+    /// Ends within [`QUESTION_TIME_MAX`].
+    pub async fn ask(&self, question: Bytes) -> Result<Bytes, LinkError> {
+        let (reply, answer) = oneshot::channel();
+        let asking = async {
+            self.questions.send(Question { question, reply }).await.map_err(|_| LinkError::Broken)?;
+            answer.await.map_err(|_| LinkError::Broken)?
+        };
+        timeout(QUESTION_TIME_MAX, asking).await.unwrap_or(Err(LinkError::TimedOut))
+    }
+}
+
 impl Outgoing {
     fn new(bytes: Bytes) -> Option<Self> {
         let address = frame::address(&bytes).ok().filter(|_| bytes.len() <= FRAME_BYTES_MAX)?;
@@ -178,15 +213,34 @@ impl Batch {
     }
 }
 
+impl Work {
+    /// The next piece; `None` once the last client is gone.
+    async fn next(&mut self) -> Option<Wanted> {
+        tokio::select! {
+            batch = self.batches.recv() => batch.map(Wanted::Batch),
+            Some(question) = self.questions.recv() => Some(Wanted::Question(question)),
+        }
+    }
+}
+
+impl Wanted {
+    fn fail(self, error: LinkError) {
+        match self {
+            Wanted::Batch(batch) => batch.fail(error),
+            Wanted::Question(Question { reply, .. }) => _ = reply.send(Err(error)),
+        }
+    }
+}
+
 /// Connects when there is something to send, until the last client is gone.
-async fn drive(address: String, tls: ClientTls, mut batches: mpsc::Receiver<Batch>) {
+async fn drive(address: String, tls: ClientTls, mut work: Work) {
     let mut pause = PAUSE_MIN;
-    while let Some(first) = batches.recv().await {
+    while let Some(first) = work.next().await {
         match connect(&address, &tls).await {
             Ok(connection) => {
                 info!(address, "connected");
                 let mut acks = 0u64;
-                match converse(&connection, first, &mut batches, &mut acks).await {
+                match converse(&connection, first, &mut work, &mut acks).await {
                     Ok(()) => connection.close(code::DONE, b""),
                     Err(error) => {
                         warn!(address, %error, acks, "the link broke");
@@ -205,8 +259,8 @@ async fn drive(address: String, tls: ClientTls, mut batches: mpsc::Receiver<Batc
             }
         }
         let refuse = async {
-            while let Some(batch) = batches.recv().await {
-                batch.fail(LinkError::Unreachable);
+            while let Some(wanted) = work.next().await {
+                wanted.fail(LinkError::Unreachable);
             }
         };
         let _ = timeout(jittered(pause), refuse).await;
@@ -232,18 +286,13 @@ async fn connect(address: &str, tls: &ClientTls) -> Result<Connection, ReachErro
 }
 
 /// Sends and hears until the connection breaks or the last client is gone.
-async fn converse(
-    connection: &Connection,
-    first: Batch,
-    batches: &mut mpsc::Receiver<Batch>,
-    acks: &mut u64,
-) -> Result<(), BreakError> {
+async fn converse(connection: &Connection, first: Wanted, work: &mut Work, acks: &mut u64) -> Result<(), BreakError> {
     let (stream, answers) = connection.open_bi().await?;
     // The listener holds one and the channel the others: together they are the window.
     let (sent, unanswered) = mpsc::channel(LINK_WINDOW - 1);
     let talk = async {
         tokio::try_join!(
-            speak(stream, first, batches, sent),
+            speak(connection, stream, first, work, sent),
             listen(Pieces::new(answers, ACK_BYTES_MAX), unanswered, acks)
         )
     };
@@ -256,30 +305,50 @@ async fn converse(
 }
 
 async fn speak(
+    connection: &Connection,
     mut stream: SendStream,
-    first: Batch,
-    batches: &mut mpsc::Receiver<Batch>,
+    first: Wanted,
+    work: &mut Work,
     sent: mpsc::Sender<Unanswered>,
 ) -> Result<(), BreakError> {
     let mut next = Some(first);
-    while let Some(Batch { frames, answers }) = next {
-        for Outgoing { bytes, producer, seq } in frames {
-            // Whoever no longer waits sends again.
-            if answers.is_closed() {
-                break;
+    while let Some(wanted) = next {
+        match wanted {
+            Wanted::Question(question) => _ = tokio::spawn(ask(connection.clone(), question)),
+            Wanted::Batch(Batch { frames, answers }) => {
+                for Outgoing { bytes, producer, seq } in frames {
+                    // Whoever no longer waits sends again.
+                    if answers.is_closed() {
+                        break;
+                    }
+                    let deadline = Instant::now() + ANSWER_TIME_MAX;
+                    let expected = Unanswered { producer, seq, deadline, answers: answers.clone() };
+                    if sent.send(expected).await.is_err() {
+                        return Ok(()); // The listener has failed, and its error counts.
+                    }
+                    stream.write_all_chunks(&mut chunks(bytes)).await?;
+                }
             }
-            let deadline = Instant::now() + ANSWER_TIME_MAX;
-            let expected = Unanswered { producer, seq, deadline, answers: answers.clone() };
-            if sent.send(expected).await.is_err() {
-                return Ok(()); // The listener has failed, and its error counts.
-            }
-            stream.write_all_chunks(&mut chunks(bytes)).await?;
         }
-        drop(answers);
-        next = batches.recv().await;
+        next = work.next().await;
     }
     let _ = stream.finish();
     Ok(())
+}
+
+/// Asks on a stream of its own. Whoever asked waits no longer than for as long.
+async fn ask(connection: Connection, Question { question, mut reply }: Question) {
+    let exchange = async {
+        let (mut asking, mut answer) = connection.open_bi().await.ok()?;
+        asking.write_chunk(question).await.ok()?;
+        asking.finish().ok()?;
+        answer.read_to_end(CONFIG_ANSWER_BYTES_MAX).await.ok().map(Bytes::from)
+    };
+    let answer = tokio::select! {
+        answer = exchange => answer.ok_or(LinkError::Broken),
+        () = reply.closed() => return,
+    };
+    let _ = reply.send(answer);
 }
 
 async fn listen(

@@ -1,11 +1,12 @@
 //! The taking end: frames go to a channel, their acks come back in the order of arrival.
 
+use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use catchment_cells::limits::{FRAME_BYTES_MAX, LINK_WINDOW};
+use catchment_cells::limits::{CONFIG_QUESTION_BYTES_MAX, FRAME_BYTES_MAX, LINK_WINDOW};
 use quinn::{Connection, ConnectionError, Endpoint, Incoming, RecvStream, SendStream, TokioRuntime, WriteError};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -13,9 +14,9 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-use crate::code;
 use crate::framing::{PieceError, Pieces, chunks};
 use crate::tls::ServerTls;
+use crate::{QUESTION_TIME_MAX, code};
 
 /// Connections at a time: the relays of a region, and those that reconnect.
 pub const CONNECTIONS_MAX: usize = 64;
@@ -64,12 +65,16 @@ enum BreakError {
     NoAnswer,
 }
 
+/// Answers a question about configs; `None` for what is none.
+pub type Answering = Arc<dyn Fn(&[u8]) -> Option<Vec<u8>> + Send + Sync>;
+
 /// Takes frames until `shutdown`, then answers those that have arrived, and ends. A full `arrivals` makes the senders
-/// wait; a connection that breaks the protocol is closed, and the others don't notice.
+/// wait; a connection that breaks the protocol is closed, and the others don't notice. Questions are answered beside.
 pub async fn serve(
     socket: std::net::UdpSocket,
     tls: ServerTls,
     arrivals: mpsc::Sender<Arrival>,
+    answering: Answering,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let endpoint = Endpoint::new(tls.endpoint, Some(tls.server), socket, Arc::new(TokioRuntime))?;
@@ -90,7 +95,7 @@ pub async fn serve(
                     // It shall prove that its address isn't made up before it takes one of the last places.
                     let _ = incoming.retry();
                 } else {
-                    connections.spawn(attend(incoming, arrivals.clone(), stopping.clone()));
+                    connections.spawn(attend(incoming, arrivals.clone(), answering.clone(), stopping.clone()));
                 }
             }
         }
@@ -109,7 +114,12 @@ pub async fn serve(
 }
 
 /// One connection, from handshake to close.
-async fn attend(incoming: Incoming, arrivals: mpsc::Sender<Arrival>, mut stopping: watch::Receiver<bool>) {
+async fn attend(
+    incoming: Incoming,
+    arrivals: mpsc::Sender<Arrival>,
+    answering: Answering,
+    mut stopping: watch::Receiver<bool>,
+) {
     let peer = incoming.remote_address();
     let opening = async {
         let connection = incoming.await?;
@@ -126,7 +136,7 @@ async fn attend(incoming: Incoming, arrivals: mpsc::Sender<Arrival>, mut stoppin
         Err(_) => return info!(%peer, error = %BreakError::OpeningTime, "connection refused"),
     };
     info!(%peer, "connected");
-    match converse(&connection, answers, frames, &arrivals, stopping).await {
+    match converse(&connection, (answers, frames), &arrivals, answering, stopping).await {
         Ok(()) => connection.close(code::DONE, b""),
         Err(BreakError::Connection(error)) => debug!(%peer, %error, "connection closed"),
         Err(error) => {
@@ -140,9 +150,9 @@ async fn attend(incoming: Incoming, arrivals: mpsc::Sender<Arrival>, mut stoppin
 
 async fn converse(
     connection: &Connection,
-    answers: SendStream,
-    frames: RecvStream,
+    (answers, frames): (SendStream, RecvStream),
     arrivals: &mpsc::Sender<Arrival>,
+    answering: Answering,
     stopping: watch::Receiver<bool>,
 ) -> Result<(), BreakError> {
     let (expect, expected) = mpsc::channel(LINK_WINDOW);
@@ -156,7 +166,35 @@ async fn converse(
         // What has been answered is said before the end is noticed.
         biased;
         talked = talk => talked.map(|_| ()),
+        never = answer(connection, answering) => match never {},
         error = connection.closed() => Err(error.into()),
+    }
+}
+
+/// Answers questions, each on a stream of its own, as many at a time as the connection lets its peer open.
+async fn answer(connection: &Connection, answering: Answering) -> Infallible {
+    let mut answers = JoinSet::new();
+    loop {
+        tokio::select! {
+            Some(_) = answers.join_next() => {}
+            stream = connection.accept_bi() => {
+                // A connection that is closed has nothing more to ask: whoever waits for that learns it.
+                let Ok((answer, question)) = stream else { std::future::pending().await };
+                answers.spawn(timeout(QUESTION_TIME_MAX, answer_one(answer, question, answering.clone())));
+            }
+        }
+    }
+}
+
+async fn answer_one(mut answer: SendStream, mut question: RecvStream, answering: Answering) {
+    let read = question.read_to_end(CONFIG_QUESTION_BYTES_MAX).await.ok();
+    let Some(bytes) = read.and_then(|question| answering(&question)) else {
+        // Dropped, the stream would end as an empty answer.
+        let _ = answer.reset(code::BROKEN);
+        return;
+    };
+    if answer.write_chunk(bytes.into()).await.is_ok() && answer.finish().is_ok() {
+        let _ = answer.stopped().await;
     }
 }
 

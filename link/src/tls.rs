@@ -18,7 +18,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde::Deserialize;
 use thiserror::Error;
 
-use crate::ALPN;
+use crate::{ALPN, QUESTIONS_MAX};
 
 /// A peer that says nothing for this long is gone.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
@@ -114,7 +114,8 @@ impl Tls {
         let crypto = QuicServerConfig::try_from(tls).map_err(|error| self.unusable(error))?;
         let mut server = quinn::ServerConfig::with_crypto(Arc::new(crypto));
         let mut transport = transport();
-        transport.max_concurrent_bidi_streams(VarInt::from_u32(1));
+        // Frames and acks have one for good.
+        transport.max_concurrent_bidi_streams(VarInt::from_u32(1 + QUESTIONS_MAX));
         server.transport_config(Arc::new(transport));
         Ok(ServerTls { server, endpoint })
     }

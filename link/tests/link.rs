@@ -11,7 +11,7 @@ use bytes::Bytes;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::frame::{self, CHAIN_START, CellsBlock, CountersBlock, DeadLettersBlock, FrameDraft, Producer};
-use catchment_cells::limits::{FRAME_BYTES_MAX, LINK_WINDOW};
+use catchment_cells::limits::{CONFIG_QUESTION_BYTES_MAX, FRAME_BYTES_MAX, LINK_WINDOW};
 use catchment_link::{Arrival, CONNECTIONS_MAX, Client, LinkError, ServeError, Tls, TlsError, serve};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ConnectionError, Endpoint, VarInt};
@@ -35,6 +35,11 @@ struct Server {
     done: JoinHandle<Result<(), ServeError>>,
 }
 
+/// Answers every question but one with what it says.
+fn echo(question: &[u8]) -> Option<Vec<u8>> {
+    (question != b"what?").then(|| question.to_vec())
+}
+
 impl Server {
     async fn start(tls: &Tls, address: SocketAddr) -> Server {
         let socket = UdpSocket::bind(address).unwrap();
@@ -42,7 +47,7 @@ impl Server {
         let (send, arrivals) = mpsc::channel(4 * LINK_WINDOW);
         let (stop, stopped) = oneshot::channel();
         let shutdown = async move { drop(stopped.await) };
-        let done = tokio::spawn(serve(socket, tls.server().unwrap(), send, shutdown));
+        let done = tokio::spawn(serve(socket, tls.server().unwrap(), send, Arc::new(echo), shutdown));
         Server { address, arrivals, stop, done }
     }
 
@@ -516,4 +521,32 @@ fn bad_files_are_named() {
     let other = authority.issue("other");
     let error = sentence(Tls { key: other.key, ..good });
     assert!(matches!(error, TlsError::Unusable { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn questions_are_answered_beside_frames() {
+    let authority = Authority::new();
+    let mut server = Server::start(&authority.issue("aggregator"), loopback()).await;
+    let client = client(server.address, &authority.issue("relay"));
+    // The first thing that is said, and before any frame.
+    let long = Bytes::from(vec![7; CONFIG_QUESTION_BYTES_MAX]);
+    assert_eq!(client.ask(long.clone()).await, Ok(long.clone()));
+    // While a frame has no answer, and more at a time than the server answers at a time.
+    let other = client.clone();
+    let sending = tokio::spawn(async move { other.send(frames(1, 1..=1)).await });
+    let first = server.arrivals.recv().await.unwrap();
+    let asking = (0..50u8).map(|n| (client.clone(), Bytes::from(vec![n; 100])));
+    let asking = asking.map(|(client, question)| tokio::spawn(async move { client.ask(question).await }));
+    let asking: Vec<_> = asking.collect();
+    for (n, asked) in asking.into_iter().enumerate() {
+        assert_eq!(asked.await.unwrap(), Ok(Bytes::from(vec![n as u8; 100])));
+    }
+    answer(first);
+    assert_eq!(seqs(&sending.await.unwrap()), [1]);
+    // What is none, and what is too long, gets no answer, and harms no other.
+    let too_long = Bytes::from(vec![7; CONFIG_QUESTION_BYTES_MAX + 1]);
+    for bad in [Bytes::from_static(b"what?"), too_long] {
+        assert_eq!(client.ask(bad).await, Err(LinkError::Broken));
+    }
+    assert_eq!(client.ask(long.clone()).await, Ok(long));
 }

@@ -36,6 +36,9 @@ pub trait Ground {
     /// Whether someone looks at any of the clients that have cells here.
     fn is_watched(&self, cells: &CellsBlock, now: i64) -> bool;
 
+    /// The version of the clients' configs that is in force.
+    fn config_version(&self) -> u32;
+
     /// Appends rows to the log, with what goes with them: all or nothing, and synced when it returns.
     fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), Self::Error>;
 
@@ -98,6 +101,7 @@ impl Writer {
             ground.append(&batch.rows, &batch.beside)?;
             ground.merge(&batch.rows, batch.blocks)?;
         }
+        let config_version = ground.config_version();
         // The marks of the whole batch: a frame's ack tells of those after it, too, which are as safe.
         let ack = |verdict: Verdict| {
             let mark = batch.beside.marks.get(&verdict.producer);
@@ -105,6 +109,7 @@ impl Writer {
                 mark: mark.map_or(0, |mark| mark.seq),
                 chain: mark.map_or(CHAIN_START, Mark::chain),
                 watched: verdict.watched,
+                config_version,
                 map_version: MAP_VERSION,
                 retry_after_ms: if verdict.status == Status::Busy { BUSY_RETRY_MS } else { 0 },
                 ..Ack::refusal(verdict.status, verdict.producer, verdict.seq, verdict.detail)

@@ -48,8 +48,10 @@ pub struct Tables {
     log: LogSize,
     /// When the newest frame was cut, in ms.
     as_of: Option<i64>,
-    /// The cubes that clients have beside the default ones.
+    /// The cubes that clients have, or once had, beside the default ones.
     cubes: HashMap<ClientId, Vec<Cube>>,
+    /// Those that clients' configs declare now.
+    declared: HashMap<ClientId, Vec<Cube>>,
 }
 
 /// A memtable that a flush is writing.
@@ -105,6 +107,7 @@ impl Tables {
             log: LogSize::default(),
             as_of,
             cubes: by_client,
+            declared: HashMap::new(),
         }
     }
 
@@ -124,23 +127,35 @@ impl Tables {
     pub fn new_cubes(&self, block: &CellsBlock) -> Result<Vec<(ClientId, Cube)>, CubeError> {
         let mut new = Vec::new();
         for (client, section) in &block.0 {
-            let own = self.cubes.get(client).map_or(&[][..], |cubes| cubes);
-            let before = new.len();
-            for (name, cells) in section {
-                match FIXED_CUBES.iter().chain(own).find(|cube| cube.name == *name) {
-                    Some(cube) if cube.dimensions == cells.dimensions => {}
-                    Some(_) => return Err(CubeError::Changed(name.clone())),
-                    None => {
-                        let cube = Cube { name: name.clone(), dimensions: cells.dimensions.clone(), digest: false };
-                        new.push((client.clone(), cube));
-                    }
-                }
-            }
-            if own.len() + new.len() - before > CLIENT_CUBES_MAX {
-                return Err(CubeError::TooMany);
-            }
+            let cubes = section.iter().map(|(name, cells)| (&**name, &*cells.dimensions, false));
+            new.extend(self.new_of(client, cubes)?.into_iter().map(|cube| (client.clone(), cube)));
         }
         Ok(new)
+    }
+
+    /// Checks the cubes that a client is to have beside the default ones, by name, dimensions and whether they have digests, and returns the
+    /// new ones.
+    pub fn new_of<'c>(
+        &self,
+        client: &ClientId,
+        cubes: impl Iterator<Item = (&'c str, &'c [Box<str>], bool)>,
+    ) -> Result<Vec<Cube>, CubeError> {
+        let own = self.cubes.get(client).map_or(&[][..], |cubes| cubes);
+        let mut new = Vec::new();
+        for (name, dimensions, digest) in cubes {
+            match FIXED_CUBES.iter().chain(own).find(|known| *known.name == *name) {
+                Some(known) if known.dimensions == dimensions => {}
+                Some(_) => return Err(CubeError::Changed(name.into())),
+                None => new.push(Cube { name: name.into(), dimensions: dimensions.into(), digest }),
+            }
+        }
+        if own.len() + new.len() > CLIENT_CUBES_MAX { Err(CubeError::TooMany) } else { Ok(new) }
+    }
+
+    /// A client's config says which cubes it has beside the default ones: questions are answered from no others, as these are no longer
+    /// filled. They are known to be none but [new](Self::new_of) or known ones.
+    pub fn declare(&mut self, client: &ClientId, cubes: Vec<Cube>) {
+        self.declared.insert(client.clone(), cubes);
     }
 
     /// Adds cubes that a frame is the first to have.
@@ -244,9 +259,9 @@ impl Tables {
         self.as_of
     }
 
-    /// The cubes that a client has beside the default ones.
+    /// The cubes that a client has beside the default ones: those that its config declares, or that its frames had.
     pub fn cubes(&self, client: &ClientId) -> &[Cube] {
-        self.cubes.get(client).map_or(&[], |cubes| cubes)
+        self.declared.get(client).or_else(|| self.cubes.get(client)).map_or(&[], |cubes| cubes)
     }
 
     /// Bytes of the memtables, and of frames in the log.

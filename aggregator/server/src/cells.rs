@@ -1,6 +1,6 @@
 //! The cells of all clients: what the memtable and the store hold, seen as one, under one lock for the tables.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -17,6 +17,7 @@ use catchment_cells::cell::Wanted;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::{Values, series};
 use catchment_cells::{Cell, ClientId, Secret};
+use catchment_config::is_report;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
@@ -26,6 +27,8 @@ use crate::store::{Cursor, Snapshot, Store, StoreError};
 
 /// Names of measures that are told at most.
 const MEASURES_MAX: usize = 1_000;
+/// Types and fields that are told at most.
+const REPORTED_MAX: usize = 1_000;
 /// Cells between two looks at the clock.
 const CELLS_PER_LOOK: u64 = 1_024;
 /// Stretches that may wait to be folded because a question found several runs there.
@@ -111,6 +114,17 @@ impl Cells {
         if !new.is_empty() {
             self.write().add_cubes(&new);
         }
+        Ok(new)
+    }
+
+    /// Checks the cubes that a config declares, which are known from here on, and returns those that are new.
+    pub(crate) fn declare(&self, client: &ClientId, cubes: Vec<Cube>) -> Result<Vec<Cube>, CubeError> {
+        let mut tables = self.write();
+        let named = cubes.iter().map(|cube| (&*cube.name, &*cube.dimensions, cube.digest));
+        let new = tables.new_of(client, named)?;
+        let added: Vec<_> = new.iter().map(|cube| (client.clone(), cube.clone())).collect();
+        tables.add_cubes(&added);
+        tables.declare(client, cubes);
         Ok(new)
     }
 
@@ -204,6 +218,28 @@ impl Cells {
             Ok(())
         })?;
         Ok(names)
+    }
+
+    /// What the cells of a plan of `received` say of types and fields that no schema knows: the reason, and the first bucket that has it.
+    pub(crate) fn reported(
+        &self,
+        client: &ClientId,
+        plan: &Plan,
+        deadline: Instant,
+    ) -> Result<BTreeMap<Box<str>, i64>, AnswerError> {
+        let mut reported: BTreeMap<Box<str>, i64> = BTreeMap::new();
+        self.visit(client, plan, Wanted { users: false, measures: false }, deadline, |bucket, values, _| {
+            let Some(reason) = values.first().copied().flatten().filter(|reason| is_report(reason)) else {
+                return Ok(());
+            };
+            if let Some(first) = reported.get_mut(reason) {
+                *first = bucket.min(*first);
+            } else if reported.len() < REPORTED_MAX {
+                reported.insert(reason.into(), bucket);
+            }
+            Ok(())
+        })?;
+        Ok(reported)
     }
 
     /// Visits each cell of a plan once, with its bucket and values and at least what is wanted of it, and says up to which log

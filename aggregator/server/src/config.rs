@@ -34,6 +34,8 @@ pub(crate) struct Config {
     pub upstream: Option<Upstream>,
     /// The folder of the built dashboard; without one, none is served.
     pub dashboard: Option<PathBuf>,
+    /// A folder with a `<client>.json` for each client whose config is to be set where it never was.
+    pub clients: Option<PathBuf>,
     /// How much is kept where.
     #[serde(default)]
     pub store: Limits,
@@ -103,7 +105,11 @@ impl Config {
             message: error.message().replace('\n', " "),
         })?;
         let folder = path.parent().unwrap_or(Path::new(""));
-        for path in [&mut config.data, &mut config.secret_file].into_iter().chain(&mut config.dashboard) {
+        for path in [&mut config.data, &mut config.secret_file]
+            .into_iter()
+            .chain(&mut config.dashboard)
+            .chain(&mut config.clients)
+        {
             *path = folder.join(&path);
         }
         config.tls = config.tls.in_folder(folder);

@@ -19,6 +19,7 @@ use tracing::warn;
 
 use crate::cells::Cells;
 use crate::clock::now_ms;
+use crate::configs::Configs;
 use crate::store::StoreError;
 use crate::{crash, metrics};
 
@@ -35,6 +36,7 @@ pub(crate) struct Writer {
 /// What the writer stands on.
 struct Stand {
     cells: Arc<Cells>,
+    configs: Arc<Configs>,
     watched: Arc<Mutex<Watched>>,
     /// Told of each append.
     appended: Arc<Notify>,
@@ -44,13 +46,14 @@ impl Writer {
     /// A writer of frames for one home, or for all.
     pub(crate) fn new(
         cells: Arc<Cells>,
+        configs: Arc<Configs>,
         secret: Secret,
         home: Option<String>,
         watched: Arc<Mutex<Watched>>,
         appended: Arc<Notify>,
     ) -> Result<Writer, StoreError> {
         let decider = Decider::new(secret, home, cells.store().next_position()?);
-        Ok(Writer { decider, stand: Stand { cells, watched, appended } })
+        Ok(Writer { decider, stand: Stand { cells, configs, watched, appended } })
     }
 
     /// Takes frames until nobody can send any more. Blocks: run it on a thread of its own.
@@ -109,6 +112,10 @@ impl Ground for Stand {
     fn is_watched(&self, cells: &CellsBlock, now: i64) -> bool {
         let watched = self.watched.lock().unwrap_or_else(PoisonError::into_inner);
         cells.0.keys().any(|client| watched.is_watched(client, now))
+    }
+
+    fn config_version(&self) -> u32 {
+        self.configs.version()
     }
 
     fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), StoreError> {

@@ -1,6 +1,6 @@
 //! A client's keys: made by whoever has the deployment's secret.
 
-use catchment_cells::credential::{Identity, ReadKey, WriteKey};
+use catchment_cells::credential::{Identity, OperatorKey, ReadKey, WriteKey};
 use catchment_cells::{ClientId, Secret};
 use serde_json::json;
 
@@ -22,6 +22,11 @@ pub(crate) fn of(client: &ClientId, secret: &Secret) -> String {
     format!("{keys:#}")
 }
 
+/// The operator's key.
+pub(crate) fn of_operator(secret: &Secret) -> String {
+    OperatorKey { generation: 1 }.mint(secret)
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::Value;
@@ -39,6 +44,7 @@ mod tests {
             assert_eq!((key.client, key.identity, key.backfill), (client.clone(), expected, false));
         }
         assert!(WriteKey::parse(&secret, keys["backfill"].as_str().unwrap()).unwrap().backfill);
+        assert!(OperatorKey::parse(&secret, &of_operator(&secret)).is_ok());
         assert_eq!(ReadKey::parse(&secret, keys["read"].as_str().unwrap()).unwrap().client, client);
     }
 }

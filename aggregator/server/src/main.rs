@@ -3,6 +3,7 @@
 mod cells;
 mod clock;
 mod config;
+mod configs;
 mod crash;
 mod forward;
 mod health;
@@ -43,16 +44,24 @@ struct Arguments {
     #[arg(long, value_name = "CLIENT", value_parser = |text: &str| ClientId::new(text))]
     keys: Option<ClientId>,
     /// Prints the bytes that each cube takes in the store, of all clients, as one JSON object, and does nothing else.
-    #[arg(long, conflicts_with = "keys")]
+    #[arg(long, conflicts_with_all = ["keys", "operator_key"])]
     sizes: bool,
+    /// Prints the operator's key, with which clients' configs are set, and does nothing else.
+    #[arg(long)]
+    operator_key: bool,
 }
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(client) = &arguments.keys {
+    if arguments.keys.is_some() || arguments.operator_key {
         return match Config::load(&arguments.config).and_then(|config| config.secret()) {
             Ok(secret) => {
-                println!("{}", keys::of(client, &secret));
+                if let Some(client) = &arguments.keys {
+                    println!("{}", keys::of(client, &secret));
+                }
+                if arguments.operator_key {
+                    println!("{}", keys::of_operator(&secret));
+                }
                 ExitCode::SUCCESS
             }
             Err(error) => not_started(&error.to_string()),

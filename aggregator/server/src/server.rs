@@ -21,6 +21,7 @@ use tracing::info;
 
 use crate::cells::Cells;
 use crate::config::{Config, ConfigError};
+use crate::configs::{Configs, SeedError};
 use crate::forward::Forwarder;
 use crate::health::Health;
 use crate::http::dashboard::{Dashboard, DashboardError};
@@ -47,6 +48,7 @@ pub(crate) struct Server {
     health: Arc<Health>,
     writer: Writer,
     keeper: Keeper,
+    configs: Arc<Configs>,
     forwarder: Option<Forwarder>,
     hub: Hub,
     live: Live,
@@ -71,6 +73,8 @@ pub(crate) enum StartError {
          or central its own events"
     )]
     UpstreamTooLate,
+    #[error("clients: {0}")]
+    Seed(#[from] SeedError),
     #[error(transparent)]
     Dashboard(#[from] DashboardError),
     #[error("metrics can't be recorded: {0}")]
@@ -105,6 +109,10 @@ impl Server {
         let (feed, events) = Feed::new();
         let forwards = config.upstream.is_some();
         let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, forwards, feed.clone())?);
+        let configs = Arc::new(Configs::open(cells.clone(), &secret)?);
+        if let Some(folder) = &config.clients {
+            configs.seed(folder)?;
+        }
         let watched = Arc::new(Mutex::new(Watched::default()));
         let appended = Arc::new(Notify::new());
         let health = Arc::new(Health::default());
@@ -122,13 +130,14 @@ impl Server {
             cursor = Some(forwarded);
         }
         let home = (!config.central).then_some(config.region);
-        let writer = Writer::new(cells.clone(), secret.clone(), home, watched.clone(), appended)?;
+        let writer = Writer::new(cells.clone(), configs.clone(), secret.clone(), home, watched.clone(), appended)?;
         let keeper = Keeper::new(cells.clone(), cursor, health.clone());
         let live = Live::new(&feed);
         let hub = Hub::new(cells.clone(), feed, watched.clone(), events, Handle::current());
         let (stop, stopping) = watch::channel(false);
         let api = Api {
             cells,
+            configs: configs.clone(),
             secret,
             watched,
             live: live.clone(),
@@ -150,6 +159,7 @@ impl Server {
             health,
             writer,
             keeper,
+            configs,
             forwarder,
             hub,
             live,
@@ -166,8 +176,8 @@ impl Server {
     /// Runs until the shutdown, or until a part fails: then all of it does, visibly, and whoever supervises it starts it
     /// again.
     pub(crate) async fn run(self, shutdown: impl Future<Output = ()>) -> Result<(), RunError> {
-        let Server { http, link, tls, router, prometheus, health, writer, keeper, forwarder, hub, live, stop, .. } =
-            self;
+        let Server { http, link, tls, router, prometheus, health, writer, keeper, .. } = self;
+        let (configs, forwarder, hub, live, stop) = (self.configs, self.forwarder, self.hub, self.live, self.stop);
         let stopping = stop.subscribe();
         let stopped = |mut stopping: watch::Receiver<bool>| async move {
             // An error says that the sender is gone, which is a stop too.
@@ -187,7 +197,8 @@ impl Server {
                 None => std::future::pending().await,
             }
         });
-        let mut link = tokio::spawn(catchment_link::serve(link, tls, arrivals, stopped(stopping.clone())));
+        let answering = Arc::new(move |question: &[u8]| configs.answer(question));
+        let mut link = tokio::spawn(catchment_link::serve(link, tls, arrivals, answering, stopped(stopping.clone())));
         let bounds = http::connection_bounds();
         let mut http = tokio::spawn(catchment_http::serve(http, router, bounds, stopped(stopping)));
 

@@ -1,8 +1,9 @@
 //! The collector: log rows in, frames out.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::hash::Hasher;
+use std::sync::Arc;
 
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
@@ -10,11 +11,12 @@ use catchment_cells::frame::{
     self, CHAIN_START, CountersBlock, DeadLetter, DeadLettersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge,
     reseal, seal,
 };
-use catchment_cells::limits::DEAD_LETTER_BYTES_MAX;
+use catchment_cells::limits::{DEAD_LETTER_BYTES_MAX, VALUE_BYTES_MAX};
 use catchment_cells::route::is_backfill;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret};
+use catchment_config::Config;
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
@@ -23,12 +25,13 @@ use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
     CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS,
-    IDS_ROWS_MAX, KEYS_MAX, LATE_MS, LATENESS_MS, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
+    IDS_ROWS_MAX, KEYS_MAX, LATE_MS, REPORTS_MAX, RULES_BYTES_MAX, RULES_MAX, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
 };
-use crate::open::{ClientEvents, CutCells, Filling, OpenEvents};
+use crate::open::{ClientEvents, Column, CutCells, OpenEvents};
 use crate::reason::Reason;
 use crate::request::Request;
-use crate::rows::{IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
+use crate::rows::{ConfigRow, IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
+use crate::rules::Rules;
 
 const MINUTE_MS: i64 = 60_000;
 const DAY_MS: i64 = 86_400_000;
@@ -41,7 +44,15 @@ pub struct Collector {
     secret: Secret,
     frame_key: FrameKey,
     meta: Meta,
-    filling: Filling,
+    /// What every client's events fill.
+    cubes: Vec<Cube>,
+    /// Of clients without a config.
+    default_rules: Arc<Rules>,
+    /// Of those whose config is at hand; `None`: it has none.
+    rules: HashMap<ClientId, Option<Arc<Rules>>>,
+    rules_bytes: usize,
+    /// What was reported of clients' schemas since the process began.
+    reported: BTreeMap<ClientId, BTreeSet<String>>,
     keys: HashMap<ClientId, Keys>,
     bounds: IdsBounds,
     ids: Ids,
@@ -158,7 +169,11 @@ impl Collector {
             frame_key: secret.frame_key(&meta.producer),
             secret,
             meta,
-            filling: Filling::of(cubes),
+            cubes: cubes.into(),
+            default_rules: Arc::new(Rules::of_cubes(cubes)),
+            rules: HashMap::new(),
+            rules_bytes: 0,
+            reported: BTreeMap::new(),
             keys: HashMap::new(),
             bounds: IdsBounds::default(),
             ids,
@@ -174,6 +189,27 @@ impl Collector {
     /// Remembers as many ids as these say.
     pub(crate) fn bound_ids(&mut self, bounds: IdsBounds) {
         self.bounds = bounds;
+    }
+
+    /// Whether something of a client waits for a cut.
+    pub(crate) fn is_open(&self, client: &ClientId) -> bool {
+        self.open.weights.contains_key(client) || self.open.counters.0.contains_key(client)
+    }
+
+    /// Puts a client's config in force, or that it has none. Nothing of the client may be open, but for what came under the same config.
+    /// Others are let go of where there are too many, and handed in again when they are needed.
+    pub fn set_config(&mut self, client: &ClientId, row: Option<&ConfigRow>) {
+        let bytes = row.map_or(0, |row| row.config.len());
+        if self.rules.len() >= RULES_MAX || self.rules_bytes + bytes > RULES_BYTES_MAX {
+            self.rules.clear();
+            self.rules_bytes = 0;
+        }
+        self.rules_bytes += bytes;
+        // It was read before it was stored, but maybe by another version of this code.
+        let config = row.and_then(|row| Config::decode(&row.config).ok());
+        let rules = config.map(|config| Arc::new(Rules::new(&self.cubes, config)));
+        self.rules.insert(client.clone(), rules);
+        self.reported.remove(client);
     }
 
     /// Takes up a row of ids; the rows come in their order.
@@ -210,23 +246,35 @@ impl Collector {
         }
     }
 
-    /// Applies a row of the log: the same rows after the same state always give the same. This collector has spilled nothing.
+    /// Applies a row of the log: the same rows after the same state always give the same. This collector has spilled nothing, and clients
+    /// have the configs that were [set](Self::set_config).
     pub fn apply(&mut self, row: &LogRow) -> Vec<Outcome> {
-        let Ok(outcomes) = self.apply_with(row, &mut |n| Ok::<_, Infallible>(SpilledRow::empty(n)));
+        let Ok(outcomes) = self.apply_with(row, &mut |n| Ok::<_, Infallible>(SpilledRow::empty(n)), &mut |_| Ok(None));
         outcomes
     }
 
-    /// Applies a row of the log, where `read` reads spilled rows. If that fails, the collector is of no more use.
+    /// Applies a row of the log, where `read` reads spilled rows, and `config` a client's config. If that fails, the
+    /// collector is of no more use.
     pub fn apply_with<E>(
         &mut self,
         row: &LogRow,
         read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
+        config: &mut dyn FnMut(&ClientId) -> Result<Option<ConfigRow>, E>,
     ) -> Result<Vec<Outcome>, E> {
         let now = row.received_at;
         self.open.first_received_at.get_or_insert(now);
         self.open.last_received_at = now;
         self.open.rows += 1;
-        row.requests.iter().map(|request| self.apply_request(request, now, read)).collect()
+        let mut outcomes = Vec::with_capacity(row.requests.len());
+        for request in &row.requests {
+            let client = &request.claims.client;
+            if !self.rules.contains_key(client) {
+                let config = config(client)?;
+                self.set_config(client, config.as_ref());
+            }
+            outcomes.push(self.apply_request(request, now, read)?);
+        }
+        Ok(outcomes)
     }
 
     /// When the first event since the last cut came, in ms; `None` if there is nothing to cut.
@@ -347,7 +395,7 @@ impl Collector {
         let first_received_at = self.open.first_received_at?;
         let open = std::mem::take(&mut self.open);
         let mut frames = Vec::new();
-        let events = open.events.sort(&self.filling);
+        let events = open.events.sort();
         self.seal_split((events.cells(), open.counters, open.letters), now, first_received_at, &mut frames);
         self.received_by = self.received_by.max(open.last_received_at);
         let mostly = open.weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(client, _)| client);
@@ -481,11 +529,18 @@ impl Collector {
             None => _ = self.open.weights.insert(client.clone(), weight),
         }
         let mut outcome = Outcome::default();
+        let rules = self.rules.get(client).and_then(Option::as_ref).unwrap_or(&self.default_rules).clone();
         let mut counts: BTreeMap<Reason, u64> = BTreeMap::new();
-        let mut events = self.open.events.take(client);
+        let mut events = self.open.events.take(client, rules.filling());
         let mut agents = Agents::default();
         for (index, json) in request.events().enumerate() {
-            match self.apply_event((request, keys, &mut agents), json, now, (&mut events, &mut counts), read)? {
+            match self.apply_event(
+                (request, keys, (&rules, &mut agents)),
+                json,
+                now,
+                (&mut events, &mut counts),
+                read,
+            )? {
                 Ok(Reason::Duplicate) => {
                     outcome.duplicates += 1;
                     *counts.entry(Reason::Duplicate).or_default() += 1;
@@ -510,16 +565,28 @@ impl Collector {
         Ok(outcome)
     }
 
+    /// Tells, once, of what no schema of a client knows: as a counter, which travels as all do.
+    fn report(&mut self, client: &ClientId, report: String, now: i64) {
+        if self.reported.len() >= RULES_MAX {
+            self.reported.clear();
+        }
+        let reported = self.reported.entry(client.clone()).or_default();
+        if reported.len() < REPORTS_MAX && reported.insert(report.clone()) {
+            self.open.counters.add(client, &report, now.div_euclid(MINUTE_MS), 1);
+            self.open.counter_count += 1;
+        }
+    }
+
     /// Counts one event: accepted, or a duplicate.
     fn apply_event<E>(
         &mut self,
-        (request, keys, agents): (&Request, Keys, &mut Agents),
+        (request, keys, (rules, agents)): (&Request, Keys, (&Rules, &mut Agents)),
         json: &str,
         now: i64,
         (events, counts): (&mut ClientEvents, &mut BTreeMap<Reason, u64>),
         read: &mut dyn FnMut(u64) -> Result<SpilledRow, E>,
     ) -> Result<Result<Reason, Rejection>, E> {
-        let event = match Event::read(json) {
+        let event = match Event::read(json, rules.measures()) {
             Ok(event) => event,
             Err(rejection) => return Ok(Err(rejection)),
         };
@@ -543,8 +610,19 @@ impl Collector {
         if at - now > FUTURE_MS {
             return reject(Reason::Future);
         }
-        if !claims.backfill && now - at > LATENESS_MS {
+        if !claims.backfill && now - at > rules.lateness_ms() {
             return reject(Reason::TooLate);
+        }
+        let members = rules.members(json);
+        let own = rules.own_values(&members);
+        if own.iter().flatten().any(|value| value.len() > VALUE_BYTES_MAX) {
+            return reject(Reason::FieldTooLong);
+        }
+        let event_type = event.text(Field::EventType).unwrap_or_default();
+        match rules.check(event_type, &members, |report| self.report(&claims.client, report, now)) {
+            Ok(true) => *counts.entry(Reason::SchemaWarned).or_default() += 1,
+            Ok(false) => {}
+            Err(reason) => return reject(reason),
         }
         let minute = at.div_euclid(MINUTE_MS);
         if !claims.backfill && now > (minute + 1) * MINUTE_MS + LATE_MS {
@@ -560,9 +638,13 @@ impl Collector {
         if enriched.value(Field::Bot).is_some() {
             *counts.entry(Reason::Bot).or_default() += 1;
         }
+        let given = |column| match column {
+            Column::Field(field) => enriched.value(field),
+            Column::Own(n) => own[n],
+        };
+        let value = |column| rules.value(column, given);
         let count = |reason, n| *counts.entry(reason).or_default() += n;
-        let filling = (&self.filling, keys.event_id);
-        events.add(filling, (minute, Coupon::of(user)), |field| enriched.value(field), event.measures(), count);
+        events.add(keys.event_id, (minute, Coupon::of(user)), value, event.measures(), count);
         Ok(Ok(Reason::Accepted))
     }
 }

@@ -1,9 +1,11 @@
 //! One event: JSON to the fields that count.
 
+mod members;
 mod scan;
 mod url;
 
 use std::borrow::Cow;
+use std::collections::BTreeSet;
 use std::fmt;
 
 use catchment_cells::key::is_name;
@@ -11,6 +13,7 @@ use catchment_cells::limits::{EVENT_ID_BYTES_MAX, MEASURES_PER_EVENT_MAX, VALUE_
 use jiff::Timestamp;
 use serde::de::{Deserialize, DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 
+pub(crate) use self::members::{Member, Members};
 use crate::reason::Reason;
 
 /// The fields of an event that are looked at, and where `Fields` keeps their texts.
@@ -168,8 +171,8 @@ pub(crate) struct Event<'a> {
 pub(crate) type Rejection = (Option<String>, Reason);
 
 impl<'a> Event<'a> {
-    /// Reads one JSON object.
-    pub(crate) fn read(json: &'a str) -> Result<Self, Rejection> {
+    /// Reads one JSON object. Its measures are numbers of these names, or of any.
+    pub(crate) fn read(json: &'a str, measures: Option<&BTreeSet<String>>) -> Result<Self, Rejection> {
         let mut event = Event { fields: Fields::new(), timestamp_ms: 0, measures_left: 0 };
         if !scan::fields(json, &mut event.fields) {
             event.fields = serde_json::from_str(json).map_err(|_| (None, Reason::Malformed))?;
@@ -179,7 +182,7 @@ impl<'a> Event<'a> {
             let id = event.text(Field::EventId);
             (id.map(|id| id[..id.floor_char_boundary(EVENT_ID_BYTES_MAX)].to_owned()), reason)
         })?;
-        event.measures_left = event.fields.settle_measures();
+        event.measures_left = event.fields.settle_measures(measures);
         Ok(event)
     }
 
@@ -290,9 +293,12 @@ impl<'a> Fields<'a> {
         if self.texts[field as usize].is_some() { Ok(()) } else { Err(missing) }
     }
 
-    /// Keeps the measures that are taken; says how many are left.
-    fn settle_measures(&mut self) -> u64 {
+    /// Keeps the measures that are taken, of these names or of any; says how many are left.
+    fn settle_measures(&mut self, listed: Option<&BTreeSet<String>>) -> u64 {
         let measures = &mut self.measures;
+        if let Some(listed) = listed {
+            measures.retain(|(name, _)| listed.contains(&**name));
+        }
         // By name, so that which are left out doesn't hang on the order of the properties; a repeated name counts once, with its
         // last value, as JSON readers do.
         measures.reverse();

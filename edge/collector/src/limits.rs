@@ -74,6 +74,12 @@ pub const PARKED_MAX: u64 = 64;
 pub const AGENT_NAME_BYTES_MAX: usize = 64;
 /// Names of measures of one client in one cut.
 pub const MEASURE_NAMES_MAX: usize = 60;
+/// Clients whose configs are kept at hand, or are known to have none.
+pub const RULES_MAX: usize = 4_096;
+/// Bytes of configs that are kept at hand, as they are stored; in memory some are a few times as large.
+pub const RULES_BYTES_MAX: usize = 4 << 20;
+/// Types and fields that a shard reports of one client, which no schema of it knows, while its config stays.
+pub const REPORTS_MAX: usize = 100;
 /// Clients whose derived keys are kept at hand.
 pub const KEYS_MAX: usize = 1_024;
 

@@ -5,12 +5,14 @@ use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasherDefault;
 use std::ops::Range;
+use std::sync::Arc;
 
 use catchment_cells::ClientId;
 use catchment_cells::cell::{Measure, micros};
 use catchment_cells::cube::{BOT, Cube};
 use catchment_cells::frame::{Cells, CellsWriter};
 use catchment_cells::users::Coupon;
+use catchment_config as config;
 use siphasher::sip::SipHasher13;
 
 use crate::event::Field;
@@ -18,15 +20,33 @@ use crate::ids::AsItIs;
 use crate::limits::MEASURE_NAMES_MAX;
 use crate::reason::Reason;
 
-/// The cubes that events fill, and the columns that these need.
-#[derive(Debug, Clone)]
+/// The cubes that a client's events fill, and the columns that these need.
+#[derive(Debug)]
 pub(crate) struct Filling {
-    /// Ascending by name, as in a frame; each with its dimensions' columns.
-    cubes: Vec<(Cube, Vec<usize>)>,
-    /// The field of each dimension of any cube; `None` where events have no such field.
-    columns: Vec<Option<Field>>,
+    /// Ascending by name, as in a frame.
+    cubes: Vec<Arc<FilledCube>>,
+    /// Of each dimension of any cube; `None` where events have no such thing.
+    columns: Vec<Option<Column>>,
     /// The column that tells whose bot an event is of, whether or not a cube has it.
     bot: usize,
+}
+
+/// Where the values of a dimension come from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Column {
+    /// A field that every event may have.
+    Field(Field),
+    /// The client's own dimension of this number.
+    Own(usize),
+}
+
+/// A cube with its dimensions' columns.
+#[derive(Debug)]
+struct FilledCube {
+    name: Box<str>,
+    dimensions: Vec<Box<str>>,
+    digest: bool,
+    columns: Vec<usize>,
 }
 
 /// Events by client.
@@ -38,8 +58,9 @@ pub(crate) struct OpenEvents {
 }
 
 /// One client's.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct ClientEvents {
+    filling: Arc<Filling>,
     texts: Texts,
     /// Of measures.
     names: Vec<Box<str>>,
@@ -86,8 +107,7 @@ struct Section {
 
 #[derive(Debug)]
 struct SortedCube {
-    cube: Cube,
-    columns: Vec<usize>,
+    cube: Arc<FilledCube>,
     /// Events by minute, values and arrival.
     order: Vec<u32>,
     /// Where in `order` each cell begins.
@@ -102,19 +122,32 @@ pub(crate) struct CutCells<'a> {
 }
 
 impl Filling {
-    pub(crate) fn of(cubes: &[Cube]) -> Self {
-        let mut names: Vec<&str> = Vec::new();
-        let mut column = |name| {
-            names.iter().position(|&known| known == name).unwrap_or_else(|| {
-                names.push(name);
-                names.len() - 1
-            })
+    /// Of these cubes and a client's own, whose dimensions have the columns that `column_of` says.
+    pub(crate) fn of(cubes: &[Cube], own: &[config::Cube], column_of: impl Fn(&str) -> Option<Column>) -> Self {
+        let mut names: Vec<Box<str>> = Vec::new();
+        let mut cube = |name: &str, dimensions: Vec<Box<str>>, digest| {
+            let mut column = |name: &str| {
+                names.iter().position(|known| **known == *name).unwrap_or_else(|| {
+                    names.push(name.into());
+                    names.len() - 1
+                })
+            };
+            let columns = dimensions.iter().map(|name| column(name)).collect();
+            Arc::new(FilledCube { name: name.into(), dimensions, digest, columns })
         };
-        let mut columns_of = |cube: &Cube| cube.dimensions.iter().map(|&name| column(name)).collect();
-        let mut cubes: Vec<_> = cubes.iter().map(|cube| (*cube, columns_of(cube))).collect();
-        cubes.sort_by_key(|(cube, _)| cube.name);
-        let bot = column(BOT);
-        Filling { cubes, columns: names.into_iter().map(Field::of_dimension).collect(), bot }
+        let mut filled = Vec::new();
+        for Cube { name, dimensions, digest } in cubes {
+            filled.push(cube(name, dimensions.iter().map(|&name| name.into()).collect(), *digest));
+        }
+        for config::Cube { name, dimensions, digest } in own {
+            filled.push(cube(name, dimensions.iter().map(|name| (**name).into()).collect(), *digest));
+        }
+        filled.sort_by(|a, b| a.name.cmp(&b.name));
+        let bot = names.iter().position(|name| **name == *BOT).unwrap_or(names.len());
+        if bot == names.len() {
+            names.push(BOT.into());
+        }
+        Filling { cubes: filled, columns: names.iter().map(|name| column_of(name)).collect(), bot }
     }
 }
 
@@ -134,9 +167,9 @@ impl OpenEvents {
         self.clients.keys()
     }
 
-    /// Takes a client's events out, for more to be added. They are to be [put back](Self::put_back).
-    pub(crate) fn take(&mut self, client: &ClientId) -> ClientEvents {
-        let events = self.clients.remove(client).unwrap_or_default();
+    /// Takes a client's events out, for more to be added. They are to be [put back](Self::put_back), and fill what the first of them filled.
+    pub(crate) fn take(&mut self, client: &ClientId, filling: &Arc<Filling>) -> ClientEvents {
+        let events = self.clients.remove(client).unwrap_or_else(|| ClientEvents::new(filling.clone()));
         self.len -= events.events.len();
         self.text_bytes -= events.texts.all.len();
         events
@@ -152,23 +185,28 @@ impl OpenEvents {
     }
 
     /// Brings the events of each cell together.
-    pub(crate) fn sort(self, filling: &Filling) -> SortedEvents {
-        SortedEvents(self.clients.into_iter().map(|(client, of)| Section::of(client, of, filling)).collect())
+    pub(crate) fn sort(self) -> SortedEvents {
+        SortedEvents(self.clients.into_iter().map(|(client, of)| Section::of(client, of)).collect())
     }
 }
 
 impl ClientEvents {
-    /// Adds an event; `value` is what a field of it counts as. The key is the client's secret one: nobody can choose texts that share
+    fn new(filling: Arc<Filling>) -> Self {
+        let (texts, names, events) = (Texts::default(), Vec::new(), Vec::new());
+        ClientEvents { filling, texts, names, events, values: Vec::new(), measures: Vec::new() }
+    }
+
+    /// Adds an event; `value` is what it has in a column. The key is the client's secret one: nobody can choose texts that share
     /// a hash.
     pub(crate) fn add<'v>(
         &mut self,
-        (filling, key): (&Filling, [u8; 16]),
+        key: [u8; 16],
         (minute, user): (i64, Coupon),
-        value: impl Fn(Field) -> Option<&'v str>,
+        value: impl Fn(Column) -> Option<&'v str>,
         measures: &[(Cow<'_, str>, f64)],
         mut count: impl FnMut(Reason, u64),
     ) {
-        for column in &filling.columns {
+        for column in &self.filling.columns {
             let text = column.and_then(&value);
             self.values.push(text.map_or(0, |text| self.texts.number(key, text) + 1));
         }
@@ -258,7 +296,7 @@ impl SortedEvents {
 }
 
 impl Section {
-    fn of(client: ClientId, mut of: ClientEvents, filling: &Filling) -> Self {
+    fn of(client: ClientId, mut of: ClientEvents) -> Self {
         let (texts, rank_of) = ranks(of.texts.iter());
         for value in of.values.iter_mut().filter(|value| **value > 0) {
             *value = rank_of[*value as usize - 1] + 1;
@@ -272,11 +310,13 @@ impl Section {
         minutes.dedup();
         let minute_of: Vec<usize> =
             of.events.iter().map(|event| minutes.partition_point(|&minute| minute < event.minute)).collect();
+        let filling = of.filling.clone();
         let mut section = Section { client, of, texts, names, width: filling.columns.len(), cubes: Vec::new() };
         let mut sorter = Sorter::default();
         let (bots, people): (Vec<u32>, Vec<u32>) =
             (0..section.of.events.len() as u32).partition(|&event| section.value(event, filling.bot) > 0);
-        for (cube, columns) in &filling.cubes {
+        for cube in &filling.cubes {
+            let columns = &cube.columns;
             let is_in =
                 |event: &u32| columns.is_empty() || columns.iter().any(|&column| section.value(*event, column) > 0);
             let events = if columns.contains(&filling.bot) { &bots } else { &people };
@@ -298,7 +338,7 @@ impl Section {
                     cells.push(at);
                 }
             }
-            section.cubes.push(SortedCube { cube: *cube, columns: columns.clone(), order, cells });
+            section.cubes.push(SortedCube { cube: cube.clone(), order, cells });
         }
         section
     }
@@ -342,7 +382,7 @@ impl Section {
         for (cube, cells) in parts {
             let names = cube.cube.dimensions.iter().map(|name| dictionary.place(name));
             let minutes = cube.minutes(self, cells.clone());
-            writer.cube(dictionary.place(cube.cube.name), names, minutes.len());
+            writer.cube(dictionary.place(&cube.cube.name), names, minutes.len());
             let mut cells = cells;
             for (minute, n) in minutes {
                 writer.bucket(minute, n);
@@ -361,7 +401,7 @@ impl Section {
                         0 => None,
                         text => Some(dictionary.values[text as usize - 1]),
                     };
-                    writer.cell(cube.columns.iter().map(value), events.len() as u64, &mut users, &measures);
+                    writer.cell(cube.cube.columns.iter().map(value), events.len() as u64, &mut users, &measures);
                 }
             }
         }
@@ -406,15 +446,15 @@ struct Dictionary<'a> {
 }
 
 impl<'a> Dictionary<'a> {
-    fn of(section: &'a Section, parts: &[(&SortedCube, Range<usize>)]) -> Self {
+    fn of(section: &'a Section, parts: &[(&'a SortedCube, Range<usize>)]) -> Self {
         let (mut values, mut names) = (vec![0; section.texts.len()], vec![0; section.names.len()]);
         let mut texts: Vec<&str> = Vec::new();
         for (cube, cells) in parts {
-            texts.push(cube.cube.name);
-            texts.extend(cube.cube.dimensions);
+            texts.push(&cube.cube.name);
+            texts.extend(cube.cube.dimensions.iter().map(|name| &**name));
             for cell in cells.clone() {
                 let events = cube.events(cell);
-                for &column in &cube.columns {
+                for &column in &cube.cube.columns {
                     if let Some(text) = section.value(events[0], column).checked_sub(1) {
                         values[text as usize] = 1;
                     }

@@ -37,6 +37,18 @@ pub enum Reason {
     MeasureOutOfRange,
     /// A number beyond the measures that an event or a client may have; the event is counted without it.
     MeasuresOverLimit,
+    /// Breaks its schema; the event is counted all the same.
+    SchemaWarned,
+    /// Is of a type that no schema knows.
+    SchemaUnknownType,
+    /// Has a field that its schema doesn't know.
+    SchemaUnknownField,
+    /// Lacks a field that its schema asks for.
+    SchemaMissingField,
+    /// Has a field of another type than its schema says.
+    SchemaWrongType,
+    /// Has a field with a value that its schema doesn't list.
+    SchemaNotInEnum,
     /// A request that was refused as a whole.
     RequestRefused,
     /// An event that is not counted and is too long to be kept as a dead letter.
@@ -64,6 +76,12 @@ impl Reason {
             Reason::ClientMismatch => "client_mismatch",
             Reason::MeasureOutOfRange => "measure_out_of_range",
             Reason::MeasuresOverLimit => "measures_over_limit",
+            Reason::SchemaWarned => "schema_warned",
+            Reason::SchemaUnknownType => "schema_unknown_type",
+            Reason::SchemaUnknownField => "schema_unknown_field",
+            Reason::SchemaMissingField => "schema_missing_field",
+            Reason::SchemaWrongType => "schema_wrong_type",
+            Reason::SchemaNotInEnum => "schema_not_in_enum",
             Reason::RequestRefused => "request_refused",
             Reason::DeadLetterDropped => "dead_letter_dropped",
         }

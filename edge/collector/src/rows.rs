@@ -2,7 +2,7 @@
 
 use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::frame::{CHAIN_START, Chain, Producer};
-use catchment_cells::limits::SHARD_BYTES_MAX;
+use catchment_cells::limits::{CONFIG_BYTES_MAX, SHARD_BYTES_MAX};
 
 use crate::limits::{OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
 use crate::request::Request;
@@ -63,6 +63,17 @@ pub struct SpilledGroup {
     pub received_by: i64,
     /// Keyed hashes of the event_ids, ascending.
     pub ids: Vec<u64>,
+}
+
+/// A client's config that is in force: log rows that are not cut are applied under it.
+///
+/// Bytes: `u8 version ‖ u32 version of the config ‖ config`, which is empty where the client has none any more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ConfigRow {
+    /// The version of its last change.
+    pub version: u32,
+    /// Its bytes.
+    pub config: Vec<u8>,
 }
 
 /// The one row that says how far a shard is. It is written with each cut.
@@ -233,6 +244,24 @@ impl SpilledRow {
             row.groups.push(SpilledGroup { received_by, ids });
         }
         Ok(row)
+    }
+}
+
+impl ConfigRow {
+    /// The row's bytes.
+    pub fn encode(&self) -> Vec<u8> {
+        [&[VERSION], &self.version.to_le_bytes()[..], &self.config].concat()
+    }
+
+    /// Reads the row.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let mut reader = versioned(bytes)?;
+        let version = reader.u32()?;
+        if reader.remaining() > CONFIG_BYTES_MAX {
+            return Err(DecodeError::Malformed("config too long"));
+        }
+        let config = reader.bytes(reader.remaining())?.into();
+        Ok(ConfigRow { version, config })
     }
 }
 

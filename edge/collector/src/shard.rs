@@ -8,14 +8,18 @@
 use std::time::Duration;
 
 use catchment_cells::ack::{Ack, Status};
+use catchment_cells::config::{Answer, Told};
 use catchment_cells::frame::Producer;
 use catchment_cells::limits::POST_BYTES_MAX;
 use catchment_cells::route::is_backfill;
+use catchment_cells::secret::ConfigKey;
 use catchment_cells::{ClientId, Secret};
+use catchment_config::Config;
 use serde::Serialize;
 use thiserror::Error;
 
 use crate::collector::{Collector, Outcome};
+use crate::configs::{Configs, Need};
 use crate::hop::Hop;
 use crate::ids::IdsBounds;
 use crate::limits::{
@@ -24,7 +28,7 @@ use crate::limits::{
 use crate::outbox::{Outbox, Verdict};
 use crate::quota::{Capacity, OverQuota, Quotas, request_cost};
 use crate::request::{Claims, Request, RequestError, Visitor};
-use crate::rows::{IdsRow, LogRow, Meta, SpilledRow};
+use crate::rows::{ConfigRow, IdsRow, LogRow, Meta, SpilledRow};
 use crate::watching::Watching;
 
 /// How long requests are collected for one commit, in ms, counted from the last commit: an idle shard commits at once.
@@ -88,6 +92,12 @@ pub trait Storage {
     /// Writes a spilled row.
     fn put_spilled(&self, row: &SpilledRow) -> Result<(), Self::Error>;
 
+    /// The config of a client, if it ever had one.
+    fn config(&self, client: &ClientId) -> Result<Option<ConfigRow>, Self::Error>;
+
+    /// Writes the config of a client.
+    fn put_config(&self, client: &ClientId, row: &ConfigRow) -> Result<(), Self::Error>;
+
     /// Keeps the `n`-th frame that was parked, for good.
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), Self::Error>;
 }
@@ -99,6 +109,8 @@ pub struct Shard<S, R> {
     collector: Collector,
     outbox: Outbox,
     watching: Watching,
+    configs: Configs,
+    config_key: ConfigKey,
     quotas: Quotas,
     log_next: u64,
     waiting: Vec<(Request, R)>,
@@ -120,6 +132,15 @@ pub struct Post {
     pub frames: Vec<u8>,
     /// How many.
     pub count: usize,
+}
+
+/// A question about configs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Asked {
+    /// The region it is for.
+    pub home: String,
+    /// Its bytes.
+    pub question: Vec<u8>,
 }
 
 /// Why a request is not taken.
@@ -169,6 +190,8 @@ pub struct Health {
     pub ids_in_memory: usize,
     /// See `ids_in_memory`.
     pub ids_spilled: u64,
+    /// The version of the configs that are in force.
+    pub config_version: u32,
     /// Clients that someone looks at.
     pub watched: usize,
     /// Clients that are led to shards of their own, or to more of them.
@@ -214,7 +237,7 @@ impl<S: Storage, R> Shard<S, R> {
         let mut log_next = meta.folded_through;
         let mut committed_at = 0;
         storage.read_log(meta.folded_through, |n, row| {
-            collector.apply_with(&row, &mut |n| read_spilled(&storage, n))?;
+            collector.apply_with(&row, &mut |n| read_spilled(&storage, n), &mut |client| storage.config(client))?;
             log_next = n + 1;
             committed_at = row.received_at;
             Ok(())
@@ -224,6 +247,8 @@ impl<S: Storage, R> Shard<S, R> {
             storage,
             collector,
             watching: Watching::default(),
+            configs: Configs::default(),
+            config_key: secret.config_key(),
             quotas: Quotas::new(capacity, now),
             log_next,
             waiting: Vec::new(),
@@ -330,7 +355,9 @@ impl<S: Storage, R> Shard<S, R> {
         self.committed_at = row.received_at;
         self.storage.put_log(self.log_next, &row)?;
         self.log_next += 1;
-        let outcomes = self.collector.apply_with(&row, &mut |n| read_spilled(&self.storage, n))?;
+        let storage = &self.storage;
+        let config = &mut |client: &_| storage.config(client);
+        let outcomes = self.collector.apply_with(&row, &mut |n| read_spilled(storage, n), config)?;
         Ok(replies.into_iter().zip(outcomes).collect())
     }
 
@@ -457,6 +484,7 @@ impl<S: Storage, R> Shard<S, R> {
         now: i64,
     ) -> Result<Vec<Judgement>, S::Error> {
         let mut judgements = Vec::new();
+        let posted_at = self.outbox.posting_for_ms(now).map_or(now, |ms| now - ms);
         self.outbox.on_end();
         if acks.len() != count || count == 0 {
             self.outbox.on_failure(self.collector.meta(), now);
@@ -470,6 +498,7 @@ impl<S: Storage, R> Shard<S, R> {
                 verdict = Verdict::Resend;
             }
             if ack.status == Status::Stored {
+                self.configs.hear(ack.config_version, posted_at);
                 if verdict == Verdict::Next {
                     self.watching.on_ack(number, ack.watched, now);
                 }
@@ -485,6 +514,57 @@ impl<S: Storage, R> Shard<S, R> {
             break;
         }
         Ok(judgements)
+    }
+
+    /// What a request of a client is to do before it is submitted, so that what it holds is applied under the present config. Whoever
+    /// waits is to look again after a while: a home that is away holds nobody up for long, and what is stored of a config counts.
+    pub fn need_config(&mut self, client: &ClientId, now: i64) -> Need {
+        let ships = self.outbox.posting_for_ms(now).is_some_and(|ms| ms < CUT_MS);
+        self.configs.need(client, ships, now)
+    }
+
+    /// What to ask the home about configs, and which region that is; [`configure`](Self::configure) is to be told what came of it.
+    pub fn ask_config(&mut self, nonce: u64, now: i64) -> Result<Asked, S::Error> {
+        let home = self.meta().home.clone();
+        let stored = |client: &_| Ok(self.storage.config(client)?.map_or(0, |row| row.version));
+        let question = self.configs.ask(&home, nonce, now, stored)?.encode();
+        Ok(Asked { home, question })
+    }
+
+    /// Puts the configs of an answer in force. What came before is cut under the old ones first, so that what is stored of the log is always
+    /// applied under the configs that it was taken under; where no cut can be made, nothing changes yet. Says what was wrong, if anything.
+    pub fn configure(&mut self, answer: Option<&[u8]>, now: i64) -> Result<Option<String>, S::Error> {
+        let Some(asking) = self.configs.take_asking() else { return Ok(None) };
+        let read = |bytes| Answer::decode(bytes, &asking.question.encode(), &self.config_key);
+        let answer = match answer.map(read) {
+            Some(Ok(answer)) => answer,
+            other => {
+                self.configs.on_failure(now);
+                return Ok(other.and_then(Result::err).map(|error| error.to_string()));
+            }
+        };
+        let mut wrong = None;
+        if answer.configs.iter().any(|told| self.collector.is_open(&told.client)) {
+            self.cut(now)?;
+        }
+        if answer.configs.iter().any(|told| self.collector.is_open(&told.client)) {
+            self.configs.on_failure(now);
+            return Ok(Some("the outbox has no room for a cut".into()));
+        }
+        for Told { client, version, config } in &answer.configs {
+            // Whatever another version of this code may have written: the config before stays, and is not asked for again.
+            if !config.is_empty()
+                && let Err(error) = Config::decode(config)
+            {
+                wrong = Some(format!("the config of {client}: {error}"));
+                continue;
+            }
+            let row = ConfigRow { version: *version, config: config.clone() };
+            self.storage.put_config(client, &row)?;
+            self.collector.set_config(client, Some(&row));
+        }
+        self.configs.on_answer(asking, &answer);
+        Ok(wrong)
     }
 
     /// Whether a frame is still as it was sealed.
@@ -535,6 +615,7 @@ impl<S: Storage, R> Shard<S, R> {
             nonce: meta.producer.nonce(),
             ids_in_memory: self.collector.ids_in_memory(),
             ids_spilled: meta.spilled,
+            config_version: self.configs.version(),
             watched: self.watching.clients().count(),
             promoted: self.quotas.promoted(now),
         }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use catchment_cells::ack::{Ack, Status};
+use catchment_cells::codec::DecodeError;
+use catchment_cells::config::Question;
 use catchment_cells::frame::{self, Address};
 use catchment_cells::limits::FRAME_BYTES_MAX;
 use catchment_link::framing::{self, SplitError};
@@ -71,6 +73,15 @@ impl Homes {
             framing::put(&mut answer, &ack.encode());
         }
         Ok(answer)
+    }
+
+    /// Passes a question about configs on, and answers its answer, which only who asked can check; `None`: its home can't be asked now.
+    pub(crate) async fn ask(&self, question: Bytes) -> Result<Option<Bytes>, DecodeError> {
+        let home = Question::home(&question)?.to_owned();
+        let Some(client) = self.0.get(&home) else { return Ok(None) };
+        let answer = client.ask(question).await;
+        metrics::count_question(&home, answer.is_ok());
+        Ok(answer.ok())
     }
 
     /// Sends to all homes at once: one that is out of reach doesn't hold up another.

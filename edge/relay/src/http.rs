@@ -11,10 +11,11 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use bytes::Bytes;
-use catchment_cells::limits::POST_BYTES_MAX;
+use catchment_cells::codec::DecodeError;
+use catchment_cells::limits::{CONFIG_QUESTION_BYTES_MAX, POST_BYTES_MAX};
 use catchment_http::Bounds;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{sleep, timeout};
 use tracing::{error, info, warn};
 
@@ -39,14 +40,16 @@ struct Relay {
     in_flight: Arc<Semaphore>,
 }
 
-/// Why a POST gets no acks.
+/// Why a POST gets no acks, or a question no answer.
 enum Refusal {
     Unauthorized,
-    TooLarge,
+    TooLarge(usize),
     Full,
     BodyTime,
     BodyLost,
     BadPost(BadPost),
+    BadQuestion(DecodeError),
+    Unreachable,
     Ours,
 }
 
@@ -77,6 +80,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
 fn router(relay: Arc<Relay>) -> Router {
     Router::new()
         .route("/v1/frames", post(post_frames).layer(DefaultBodyLimit::max(POST_BYTES_MAX)))
+        .route("/v1/config", post(post_config).layer(DefaultBodyLimit::max(CONFIG_QUESTION_BYTES_MAX)))
         .route("/healthz", get(|| async { "alive" }))
         .route("/readyz", get(|| async { "ready" }))
         .route("/metrics", get(get_metrics))
@@ -98,23 +102,46 @@ async fn post_frames(State(relay): State<Arc<Relay>>, request: Request) -> Respo
     response
 }
 
-async fn answer(relay: Arc<Relay>, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+async fn post_config(State(relay): State<Arc<Relay>>, request: Request) -> Response {
+    let answer = async {
+        let (_held, question) = take(&relay, request, CONFIG_QUESTION_BYTES_MAX).await?;
+        relay.homes.ask(question).await.map_err(Refusal::BadQuestion)?.ok_or(Refusal::Unreachable)
+    };
+    match answer.await {
+        Ok(answer) => ([(CONTENT_TYPE, "application/octet-stream")], answer).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+/// The body of a shard's request, and what holds its place among those in work.
+async fn take(
+    relay: &Relay,
+    request: Request<Body>,
+    bytes_max: usize,
+) -> Result<(OwnedSemaphorePermit, Bytes), Refusal> {
     if !bearer(request.headers()).is_some_and(|token| relay.token.matches(token)) {
         return Err(Refusal::Unauthorized);
     }
-    let bytes_max = match request.body().size_hint().upper() {
-        Some(bytes) if bytes > POST_BYTES_MAX as u64 => return Err(Refusal::TooLarge),
+    let bytes = match request.body().size_hint().upper() {
+        Some(bytes) if bytes > bytes_max as u64 => return Err(Refusal::TooLarge(bytes_max)),
         Some(bytes) => bytes as u32,
-        None => POST_BYTES_MAX as u32,
+        None => bytes_max as u32,
     };
-    let held = relay.in_flight.clone().try_acquire_many_owned(bytes_max).map_err(|_| Refusal::Full)?;
+    let held = relay.in_flight.clone().try_acquire_many_owned(bytes).map_err(|_| Refusal::Full)?;
     let body = match timeout(BODY_TIME_MAX, Bytes::from_request(request, &())).await {
         Ok(Ok(body)) => body,
-        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => return Err(Refusal::TooLarge),
+        Ok(Err(rejection)) if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            return Err(Refusal::TooLarge(bytes_max));
+        }
         Ok(Err(_)) => return Err(Refusal::BodyLost),
         Err(_) => return Err(Refusal::BodyTime),
     };
     metrics::count_received(body.len());
+    Ok((held, body))
+}
+
+async fn answer(relay: Arc<Relay>, request: Request<Body>) -> Result<Vec<u8>, Refusal> {
+    let (held, body) = take(&relay, request, POST_BYTES_MAX).await?;
     // A task of its own: a shard that goes away takes neither its frames nor the count of their bytes with it.
     let forwarding = tokio::spawn(async move {
         let _held = held;
@@ -137,11 +164,15 @@ impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         let (status, sentence) = match self {
             Refusal::Unauthorized => (StatusCode::UNAUTHORIZED, "the relay's bearer token is needed".to_owned()),
-            Refusal::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {POST_BYTES_MAX} bytes")),
+            Refusal::TooLarge(bytes_max) => {
+                (StatusCode::PAYLOAD_TOO_LARGE, format!("a body has at most {bytes_max} bytes"))
+            }
             Refusal::Full => (StatusCode::SERVICE_UNAVAILABLE, "too much is in work".to_owned()),
             Refusal::BodyTime => (StatusCode::REQUEST_TIMEOUT, "the body didn't come in time".to_owned()),
             Refusal::BodyLost => (StatusCode::BAD_REQUEST, "the body broke off".to_owned()),
             Refusal::BadPost(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Refusal::BadQuestion(error) => (StatusCode::BAD_REQUEST, error.to_string()),
+            Refusal::Unreachable => (StatusCode::SERVICE_UNAVAILABLE, "the home can't be asked now".to_owned()),
             Refusal::Ours => (StatusCode::INTERNAL_SERVER_ERROR, "the relay failed".to_owned()),
         };
         if status == StatusCode::SERVICE_UNAVAILABLE {

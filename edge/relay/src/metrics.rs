@@ -13,6 +13,7 @@ const POSTS: &str = "catchment_relay_posts_total";
 const POST_SECONDS: &str = "catchment_relay_post_duration_seconds";
 const RECEIVED_BYTES: &str = "catchment_relay_received_bytes_total";
 const FRAMES: &str = "catchment_relay_frames_total";
+const QUESTIONS: &str = "catchment_relay_questions_total";
 const IN_FLIGHT_BYTES: &str = "catchment_relay_in_flight_bytes";
 
 /// From a warm loopback to the longest wait.
@@ -35,6 +36,11 @@ pub(crate) fn count_received(bytes: usize) {
 pub(crate) fn count_frame(home: Option<&str>, status: Status) {
     let home = home.unwrap_or("(none)").to_owned();
     counter!(FRAMES, "home" => home, "status" => status.as_str()).increment(1);
+}
+
+/// A question about configs was answered, or not.
+pub(crate) fn count_question(home: &str, answered: bool) {
+    counter!(QUESTIONS, "home" => home.to_owned(), "answered" => answered.to_string()).increment(1);
 }
 
 /// Everything so far, as Prometheus reads it.
@@ -62,6 +68,7 @@ fn recorder() -> &'static PrometheusHandle {
         metrics::describe_histogram!(POST_SECONDS, "from a POST's head to its answer");
         metrics::describe_counter!(RECEIVED_BYTES, "bytes of bodies received");
         metrics::describe_counter!(FRAMES, "frames answered, by home and ack status");
+        metrics::describe_counter!(QUESTIONS, "questions about configs, by home and whether it answered");
         metrics::describe_gauge!(IN_FLIGHT_BYTES, "bytes of bodies in work");
         handle
     })

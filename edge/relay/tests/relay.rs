@@ -6,15 +6,17 @@ mod pki;
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, UdpSocket};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::BytesMut;
 use catchment_cells::Secret;
 use catchment_cells::ack::{Ack, Status};
+use catchment_cells::config::Question;
 use catchment_cells::frame::{
     self, Address, CHAIN_START, CellsBlock, CountersBlock, DeadLettersBlock, FrameDraft, FrameError, Producer,
 };
-use catchment_cells::limits::{FRAME_BYTES_MAX, POST_BYTES_MAX};
+use catchment_cells::limits::{CONFIG_QUESTION_BYTES_MAX, FRAME_BYTES_MAX, POST_BYTES_MAX};
 use catchment_link::framing::{put, take};
 use catchment_link::{Arrival, serve};
 use catchment_relay::config::Token;
@@ -46,7 +48,9 @@ impl Relay {
         let eu_address = socket.local_addr().unwrap().to_string();
         let (arrivals, eu) = mpsc::channel(1024);
         let tls = authority.issue("aggregator").server().unwrap();
-        tokio::spawn(serve(socket, tls, arrivals, std::future::pending()));
+        // Whatever is asked, it is answered with.
+        let echo = |question: &[u8]| Some(question.to_vec());
+        tokio::spawn(serve(socket, tls, arrivals, Arc::new(echo), std::future::pending()));
 
         // Bound and silent: nobody else answers there.
         let silent = UdpSocket::bind("127.0.0.1:0").unwrap();
@@ -280,6 +284,28 @@ async fn more_than_the_bound_in_work_is_put_off() {
     assert_eq!(response.headers()["retry-after"], "1");
     drop(held);
     until(|| async { post(http, body(&[frame_to("eu", 1)])).await.status() == StatusCode::OK }).await;
+}
+
+#[tokio::test]
+async fn a_question_goes_to_its_home_and_its_answer_back() {
+    let relay = Relay::start().await;
+    let url = format!("http://{}/v1/config", relay.http);
+    let ask = |token: &'static str, question: Vec<u8>| {
+        reqwest::Client::new().post(&url).bearer_auth(token).body(question).send()
+    };
+    let question = |home: &str| Question { nonce: 1, home: home.into(), clients: Vec::new() }.encode();
+    let answer = ask(TOKEN, question("eu")).await.unwrap();
+    assert_eq!(answer.status(), StatusCode::OK);
+    assert_eq!(answer.bytes().await.unwrap(), question("eu"), "the home echoes it");
+    for (token, question, status) in [
+        ("wrong", question("eu"), StatusCode::UNAUTHORIZED),
+        (TOKEN, question("us"), StatusCode::SERVICE_UNAVAILABLE),
+        (TOKEN, question("mars"), StatusCode::SERVICE_UNAVAILABLE),
+        (TOKEN, b"what?".to_vec(), StatusCode::BAD_REQUEST),
+        (TOKEN, vec![0; CONFIG_QUESTION_BYTES_MAX + 1], StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        assert_eq!(ask(token, question).await.unwrap().status(), status);
+    }
 }
 
 #[tokio::test]

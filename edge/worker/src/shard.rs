@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use catchment_cells::ClientId;
 use catchment_cells::ack::Ack;
-use catchment_collector::shard::{Health, Judgement, Post, Refused};
-use catchment_collector::{HOP_HEADER, Hop, Outcome, Request as Events, RequestError, Verdict};
+use catchment_collector::shard::{Asked, Health, Judgement, Post, Refused};
+use catchment_collector::{HOP_HEADER, Hop, Need, Outcome, Request as Events, RequestError, Verdict};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -24,7 +24,7 @@ use worker::{
 use crate::answer::{Refusal, accepted, count_parked, json};
 use crate::config::Config;
 use crate::edge::{self, SHARD_TIMEOUT, now};
-use crate::shipping::{ShippingError, post};
+use crate::shipping::{QUESTION_TIMEOUT, ShippingError, ask, post};
 use crate::storage::{Storage, StorageError};
 
 /// How long a shard whose storage failed waits before it is rebuilt, in ms, unless a request comes.
@@ -47,6 +47,8 @@ pub struct Shard {
     in_work: RefCell<VecDeque<i64>>,
     /// Requests that are held back until the POST that is under way has ended, which drops these.
     held: RefCell<Vec<oneshot::Sender<()>>>,
+    /// Requests that wait for the answer to the question about configs that is under way, which drops these.
+    waiting: RefCell<Vec<oneshot::Sender<()>>>,
     billed: Billed,
 }
 
@@ -78,6 +80,7 @@ impl DurableObject for Shard {
             alarm_at: Cell::new(None),
             in_work: RefCell::default(),
             held: RefCell::new(Vec::new()),
+            waiting: RefCell::new(Vec::new()),
             billed: Billed::default(),
         };
         // A shard without storage gets its name with its first request; one whose storage fails tries again then.
@@ -159,6 +162,7 @@ impl Shard {
             Refusal::Unavailable
         })?;
         let (client, level) = (hop.claims.client.clone(), hop.placement.level);
+        self.have_config(&config, &client).await;
         let events = self.read(&config, hop, body).inspect_err(|_| self.set_alarm(now()))?;
         let mut committed = self.submit(events)?;
         // Whoever's time is over first commits for all, so nobody hangs on another's request.
@@ -187,6 +191,50 @@ impl Shard {
         let (go_on, held) = oneshot::channel();
         self.held.borrow_mut().push(go_on);
         select(held, Delay::from(wait)).await;
+    }
+
+    /// Has the present configs be in force for a request of a client. A home that is away holds it up for a while at most: then what is
+    /// stored counts, or that nothing is.
+    async fn have_config(&self, config: &Config, client: &ClientId) {
+        let began = now();
+        while now() - began < QUESTION_TIMEOUT.as_millis() as i64 {
+            let need = self.core.borrow_mut().as_mut().map_or(Need::Nothing, |core| core.need_config(client, now()));
+            match need {
+                Need::Nothing => return,
+                Need::Ask => self.ask_config(config).await,
+                Need::Wait => {
+                    let (go_on, answered) = oneshot::channel();
+                    self.waiting.borrow_mut().push(go_on);
+                    select(answered, Delay::from(QUESTION_TIMEOUT)).await;
+                }
+            }
+        }
+    }
+
+    /// Asks the home about configs, and puts what it answers in force.
+    async fn ask_config(&self, config: &Config) {
+        let asked = self.core.borrow_mut().as_mut().map(|core| core.ask_config(nonce(), now()));
+        let answer = match asked {
+            None => return,
+            Some(Err(error)) => {
+                console_error!("configs can't be read: {error}");
+                None
+            }
+            Some(Ok(Asked { home, question })) => {
+                let answer = match config.relay(&home) {
+                    Some(relay) => ask(relay, &config.relay_token, &question).await,
+                    None => Err(ShippingError::NoRelay(home)),
+                };
+                answer.inspect_err(|error| console_warn!("configs aren't told: {error}")).ok()
+            }
+        };
+        let wrong = self.transact(move |core| core.configure(answer.as_deref(), now()));
+        if let Some(Some(wrong)) = wrong {
+            console_error!("configs aren't taken: {wrong}");
+        }
+        self.waiting.take();
+        // What was cut for them is to be sent.
+        self.set_alarm(now());
     }
 
     /// Reads a request, if its client may have more of the shard.

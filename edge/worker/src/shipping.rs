@@ -1,4 +1,4 @@
-//! One POST of frames to a relay.
+//! What is said to a relay: frames, and questions about configs.
 
 use std::time::Duration;
 
@@ -12,12 +12,15 @@ use worker::{AbortController, Delay, Fetch, Headers, Method, Request, RequestIni
 /// How long a relay may take to answer.
 const RELAY_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// And to a question about configs, which events wait for.
+pub(crate) const QUESTION_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Why a POST came to nothing. Whether the frames were stored is not known: they are sent again.
 #[derive(Debug, Error)]
 pub(crate) enum ShippingError {
     /// No answer in time.
-    #[error("the relay did not answer in {RELAY_TIMEOUT:?}")]
-    Timeout,
+    #[error("the relay did not answer in {0:?}")]
+    Timeout(Duration),
     /// No connection, or one that broke.
     #[error("the relay is not reached: {0}")]
     Fetch(#[from] worker::Error),
@@ -34,11 +37,20 @@ pub(crate) enum ShippingError {
 
 /// Posts frames, each behind its length, and reads their acks.
 pub(crate) async fn post(relay: &str, token: &str, frames: &[u8]) -> Result<Vec<Ack>, ShippingError> {
+    Ok(Ack::decode_each(&exchange(&format!("{relay}/v1/frames"), token, frames, RELAY_TIMEOUT).await?)?)
+}
+
+/// Asks about configs; the answer is for the shard to read.
+pub(crate) async fn ask(relay: &str, token: &str, question: &[u8]) -> Result<Vec<u8>, ShippingError> {
+    exchange(&format!("{relay}/v1/config"), token, question, QUESTION_TIMEOUT).await
+}
+
+async fn exchange(url: &str, token: &str, body: &[u8], timeout: Duration) -> Result<Vec<u8>, ShippingError> {
     let headers = Headers::new();
     headers.set("authorization", &format!("Bearer {token}"))?;
     let mut init = RequestInit::new();
-    init.with_method(Method::Post).with_headers(headers).with_body(Some(Uint8Array::from(frames).into()));
-    let request = Request::new_with_init(&format!("{relay}/v1/frames"), &init)?;
+    init.with_method(Method::Post).with_headers(headers).with_body(Some(Uint8Array::from(body).into()));
+    let request = Request::new_with_init(url, &init)?;
     let abort = AbortController::default();
     let signal = abort.signal();
     let exchange = Box::pin(async move {
@@ -48,12 +60,11 @@ pub(crate) async fn post(relay: &str, token: &str, frames: &[u8]) -> Result<Vec<
         }
         Ok(response.bytes().await?)
     });
-    let answer = match select(exchange, Delay::from(RELAY_TIMEOUT)).await {
-        Either::Left((answer, _)) => answer?,
+    match select(exchange, Delay::from(timeout)).await {
+        Either::Left((answer, _)) => answer,
         Either::Right(_) => {
             abort.abort();
-            return Err(ShippingError::Timeout);
+            Err(ShippingError::Timeout(timeout))
         }
-    };
-    Ok(Ack::decode_each(&answer)?)
+    }
 }

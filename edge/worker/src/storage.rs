@@ -5,9 +5,10 @@ use std::cell::Cell;
 use std::panic::AssertUnwindSafe;
 use std::rc::Rc;
 
+use catchment_cells::ClientId;
 use catchment_cells::codec::DecodeError;
 use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
-use catchment_collector::{IdsRow, LogRow, Meta, SpilledRow, shard};
+use catchment_collector::{ConfigRow, IdsRow, LogRow, Meta, SpilledRow, shard};
 use thiserror::Error;
 use worker::js_sys::{Function, Reflect};
 use worker::wasm_bindgen::closure::Closure;
@@ -21,6 +22,7 @@ const TABLES: &str = "
     CREATE TABLE IF NOT EXISTS outbox (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS ids (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS spilled (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
+    CREATE TABLE IF NOT EXISTS configs (client TEXT PRIMARY KEY, row BLOB NOT NULL);
     CREATE TABLE IF NOT EXISTS parked (slot INTEGER PRIMARY KEY, n INTEGER NOT NULL, row BLOB NOT NULL);
 ";
 
@@ -189,6 +191,22 @@ impl shard::Storage for Storage {
 
     fn put_spilled(&self, row: &SpilledRow) -> Result<(), StorageError> {
         self.put("INSERT OR REPLACE INTO spilled (slot, n, row) VALUES (?, ?, ?)", row.n, SPILLED_ROWS, row.encode())
+    }
+
+    fn config(&self, client: &ClientId) -> Result<Option<ConfigRow>, StorageError> {
+        let cursor = self.sql.exec("SELECT row FROM configs WHERE client = ?", vec![client.as_str().into()])?;
+        let Some(row) = cursor.raw().next() else { return Ok(None) };
+        match <[SqlStorageValue; 1]>::try_from(row?) {
+            Ok([SqlStorageValue::Blob(bytes)]) => {
+                ConfigRow::decode(&bytes).map(Some).map_err(|error| StorageError::Row("configs", error))
+            }
+            other => Err(StorageError::Sql(format!("an unexpected row: {other:?}"))),
+        }
+    }
+
+    fn put_config(&self, client: &ClientId, row: &ConfigRow) -> Result<(), StorageError> {
+        let bindings = vec![client.as_str().into(), row.encode().into()];
+        self.write("INSERT OR REPLACE INTO configs (client, row) VALUES (?, ?)", bindings)
     }
 
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), StorageError> {

@@ -4,6 +4,7 @@ use catchment_aggregator_core::Memtable;
 use catchment_aggregator_core::memtable::add_counters;
 use catchment_cells::ack::Ack;
 use catchment_cells::codec::Reader;
+use catchment_cells::config::{Answer, AnswerError, Question};
 use catchment_cells::credential::{CredentialError, ReadKey, WriteKey};
 use catchment_cells::digest::Digest;
 use catchment_cells::frame::{self, FrameDraft, FrameError, Kind, open, seal};
@@ -43,6 +44,22 @@ pub(crate) fn acks(bytes: &[u8]) -> bool {
     acks.iter().for_each(|ack| put(&mut again, &ack.encode()));
     assert_eq!(again, bytes);
     !acks.is_empty()
+}
+
+/// A question about configs and its answer: `u16 length ‖ question ‖ answer` here, whose body is put under the right MAC; each has one form.
+pub(crate) fn told(bytes: &[u8]) -> bool {
+    let Some((asked, body)) = split_length(bytes) else { return false };
+    let Ok(question) = Question::decode(asked) else { return false };
+    assert_eq!(question.encode(), asked);
+    assert_eq!(Question::home(asked), Ok(&*question.home));
+    let key = SECRET.config_key();
+    assert!(Answer::decode(body, asked, &key).is_err(), "it has no MAC");
+    let sealed = hand::told(asked, body);
+    match Answer::decode(&sealed, asked, &key) {
+        Ok(answer) => assert_eq!(answer.encode(asked, &key), sealed),
+        Err(error) => assert_ne!(error, AnswerError::Mac, "the MAC is right"),
+    }
+    Answer::decode(&sealed, asked, &key).is_ok()
 }
 
 /// A frame: `u8 version ‖ u8 left_out ‖ u16 length ‖ header ‖ blocks` here, put under the right MAC; and the same bytes as they are.

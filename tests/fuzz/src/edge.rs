@@ -5,10 +5,12 @@ use catchment_cells::credential::Identity;
 use catchment_cells::frame::open;
 use catchment_cells::limits::{REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
 use catchment_collector::{
-    Claims, Collector, Hop, IdsRow, LogRow, Meta, Outcome, Request, RequestError, SpilledRow, Visitor,
+    Claims, Collector, ConfigRow, Hop, IdsRow, LogRow, Meta, Outcome, Request, RequestError, SpilledRow, Visitor,
 };
+use catchment_config::Config;
 
 use crate::hand::{self, SECRET};
+use crate::split_length;
 
 /// When requests come, in ms: some minutes after the events of the seeds.
 pub(crate) const NOW: i64 = 1_680_000_200_000;
@@ -35,6 +37,32 @@ pub(crate) fn events(bytes: &[u8]) -> bool {
         }
     }
     apply(LogRow { received_at: NOW, requests: vec![request] })
+}
+
+/// A client's config: `u16 length ‖ config ‖ u8 flags of the key ‖ body`. It has one form as it is stored, and events that meet it are
+/// answered for.
+pub(crate) fn config(bytes: &[u8]) -> bool {
+    let Some((json, events)) = split_length(bytes) else { return false };
+    let Ok(config) = Config::read(json) else { return false };
+    let stored = config.encode();
+    assert_eq!(Config::decode(&stored), Ok(config));
+    let row = ConfigRow { version: 7, config: stored };
+    assert_eq!(ConfigRow::decode(&row.encode()), Ok(row.clone()));
+    if let Some((&flags, body)) = events.split_first()
+        && let Ok(request) = Request::read(claims(flags), Visitor::default(), body.to_vec())
+    {
+        let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
+        collector.set_config(&request.claims.client, Some(&row));
+        let outcome = collector.apply(&LogRow { received_at: NOW, requests: vec![request.clone()] }).remove(0);
+        let said = outcome.accepted + outcome.duplicates + outcome.rejected.len() as u64;
+        assert_eq!(said, request.len() as u64, "each event is answered for");
+        for frame in collector.cut(NOW, 1, 0).map(|cut| cut.frames).unwrap_or_default() {
+            let opened = open(&frame.bytes, &SECRET.frame_key(&hand::producer())).expect("our own frame");
+            opened.cells().expect("our own cells");
+            opened.counters().expect("our own counters");
+        }
+    }
+    true
 }
 
 /// What becomes of a request's events, and the frames they make.

@@ -56,6 +56,13 @@ pub(crate) fn under_mac(version: u8, left_out: u8, header: &[u8], producer: &[u8
     out
 }
 
+/// The answer with this body to a question about configs, under its MAC.
+pub(crate) fn told(question: &[u8], body: &[u8]) -> Vec<u8> {
+    let length = (question.len() as u64).to_le_bytes();
+    let mac = hmac(&SECRET.derive("config", b""), &[b"catchment config 1", &length, question, body]);
+    [b"CG\x01", &mac[..16], body].concat()
+}
+
 /// A write or a read key of these claims.
 pub(crate) fn key(label: &str, claims: &str) -> String {
     let mac = hmac(&SECRET.derive(label, b""), &[claims.as_bytes()]);

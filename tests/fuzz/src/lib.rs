@@ -57,6 +57,7 @@ pub const TARGETS: &[Target] = &[
     // Four MiB may inflate from four KiB, and be a cell for each six bytes, alone in its minute: 2,880 bytes, in this target's copies.
     target("blocks", cells::blocks).takes(16_384).may_take(2 << 30),
     target("cell", cells::cell).takes(16_384),
+    target("config", edge::config).takes(8_192).may_take(4 << 20),
     target("credential", cells::credential),
     target("cube", aggregator::cube),
     target("dashboard", dashboard::dashboard).takes(16_384).may_take(128 << 20),
@@ -75,6 +76,7 @@ pub const TARGETS: &[Target] = &[
     target("route", cells::route),
     target("rows", edge::rows).takes(8_192).may_take(4 << 20),
     target("said", aggregator::said).may_take(16 << 20),
+    target("told", cells::told),
     target("users", cells::users).takes(16_384),
 ];
 

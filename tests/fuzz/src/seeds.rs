@@ -6,6 +6,7 @@ use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::cell::Cell;
 use catchment_cells::codec::{put_iv, put_uv};
+use catchment_cells::config::{Answer, Question, Told};
 use catchment_cells::digest::Digest;
 use catchment_cells::frame::{self, Header, Kind, open};
 use catchment_cells::key::{CellKey, Tier};
@@ -38,6 +39,13 @@ const EVENTS: &[&str] = &[
     "\u{feff} {\"sentAt\":1680000100,\"events\":[]}",
 ];
 
+const CONFIGS: &[&str] = &[
+    "{}",
+    r#"{"dimensions":{"brand":"brandName"},"cubes":[{"name":"brands","dimensions":["brand","page"],"digest":true}],"measures":["duration"],"lateness_minutes":60}"#,
+    r#"{"lookups":[{"dimension":"plan","from":"category","values":{"k":"p","x":"y"}}],"schemas":{"mode":"warn","events":{"page_view":{"fields":{"duration":{"type":"number","required":true,"enum":["30.5"]},"n":{}}}}}}"#,
+    r#"{"schemas":{"mode":"enforce","events":{"revenue":{"fields":{"revenue_EUR":{"type":"number"},"t":{"type":"boolean"},"deep":{"type":"any"}}}}}}"#,
+];
+
 /// Inputs to begin with, of the target of this name.
 pub fn of(name: &str) -> Vec<Vec<u8>> {
     match name {
@@ -48,6 +56,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "credential" => {
             ["wk_shop_a.1", "wk_shop_1-A_bfu.3", "wk_a_df.4294967295", "rk_shop_0", "rk_a_b_7"].map(text).into()
         }
+        "config" => configs(),
         "cube" => cubes(),
         "dashboard" => dashboards(),
         "datasketches" => [0, 1, 7, 8, 300, 390, 2_000].map(|n| users(n).to_datasketches()).into(),
@@ -90,6 +99,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         ]
         .map(String::into_bytes)
         .into(),
+        "told" => told(),
         "users" => [[0, 1], [5, 1_100], [1_024, 3], [2_000, 1_500]]
             .map(|sizes| sizes.map(|n| users_bytes(&users(n))).concat())
             .into(),
@@ -375,4 +385,29 @@ fn messages() -> Vec<Message> {
         Message::Refused { subscription: 7, status: 422, detail: "too much".into() },
         Message::Alive { now: NOW },
     ]
+}
+
+/// Configs, and events that meet them.
+fn configs() -> Vec<Vec<u8>> {
+    let each = CONFIGS.iter().zip([EVENTS[0], EVENTS[1], EVENTS[1], EVENTS[2]]);
+    each.map(|(config, body)| {
+        [&(config.len() as u16).to_le_bytes(), config.as_bytes(), &[64], body.as_bytes()].concat()
+    })
+    .collect()
+}
+
+/// Questions about configs, and the bodies of their answers.
+fn told() -> Vec<Vec<u8>> {
+    let client = |name: &str| ClientId::new(name).expect("a client's id");
+    let all = vec![(client("a"), 0), (client("shop"), 7)];
+    let configs: Vec<Told> = [("a", 9, &b"\x01{}"[..]), ("shop", 0, b"")]
+        .map(|(name, version, config)| Told { client: client(name), version, config: config.into() })
+        .into();
+    [(vec![], vec![], false), (all.clone(), configs.clone(), false), (all, configs[..1].to_vec(), true)]
+        .map(|(clients, configs, more)| {
+            let question = Question { nonce: 5, home: "eu".into(), clients }.encode();
+            let answer = Answer { version: 9, more, configs }.encode(&question, &SECRET.config_key());
+            [&(question.len() as u16).to_le_bytes(), &question[..], &answer[19..]].concat()
+        })
+        .into()
 }

@@ -57,6 +57,7 @@ checks! {
     acks: 100_000,
     blocks: 20_000,
     cell: 20_000,
+    config: 20_000,
     credential: 100_000,
     cube: 200_000,
     dashboard: 5_000,
@@ -75,5 +76,6 @@ checks! {
     route: 200_000,
     rows: 20_000,
     said: 50_000,
+    told: 100_000,
     users: 8_000,
 }

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use catchment_cells::credential::{Identity, ReadKey, WriteKey};
+use catchment_cells::credential::{Identity, OperatorKey, ReadKey, WriteKey};
 use catchment_cells::{ClientId, Secret};
 use serde_json::{Value, json};
 
 use crate::process::{Process, Ready};
 use crate::random::entropy;
-use crate::{Api, Failure, Proxy, Random, Result, certificates, paths};
+use crate::{Api, Failure, Operator, Proxy, Random, Result, certificates, paths};
 
 const RELAY_TOKEN: &str = "relay-token-of-the-harness";
 const REGION_NAMES: [&str; 2] = ["eu", "us"];
@@ -290,6 +290,12 @@ impl Cluster {
     /// Asks a certain aggregator.
     pub fn api_at(&self, url: &str, client: &ClientId) -> Api {
         Api::new(url.into(), ReadKey { client: client.clone(), generation: 1 }.mint(&self.secret))
+    }
+
+    /// Sets clients' configs where all figures are.
+    pub fn operator(&self) -> Operator {
+        let url = self.central_url.as_ref().unwrap_or(&self.regions[0].aggregator_url);
+        Operator::new(url.clone(), OperatorKey { generation: 1 }.mint(&self.secret))
     }
 
     /// The deployment's secret: to make frames by hand.

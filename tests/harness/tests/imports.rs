@@ -31,15 +31,19 @@ fn ours(names: &BTreeSet<String>) -> Vec<&str> {
 fn imports_point_at_cells_and_never_across() {
     let expected: BTreeMap<&str, &[&str]> = BTreeMap::from([
         ("catchment-cells", &[][..]),
+        ("catchment-config", &["catchment-cells"]),
         ("catchment-cells-wasm-check", &["catchment-cells"]),
-        ("catchment-collector", &["catchment-cells"]),
+        ("catchment-collector", &["catchment-cells", "catchment-config"]),
         ("catchment-edge-worker", &["catchment-cells", "catchment-collector"]),
         ("catchment-edge-bundle", &[]),
         ("catchment-link", &["catchment-cells"]),
         ("catchment-http", &[]),
         ("catchment-relay", &["catchment-cells", "catchment-http", "catchment-link"]),
         ("catchment-aggregator-core", &["catchment-cells"]),
-        ("catchment-aggregator", &["catchment-aggregator-core", "catchment-cells", "catchment-http", "catchment-link"]),
+        (
+            "catchment-aggregator",
+            &["catchment-aggregator-core", "catchment-cells", "catchment-config", "catchment-http", "catchment-link"],
+        ),
         ("catchment-dashboard", &["catchment-cells"]),
         (
             "catchment-fuzz",
@@ -47,6 +51,7 @@ fn imports_point_at_cells_and_never_across() {
                 "catchment-aggregator-core",
                 "catchment-cells",
                 "catchment-collector",
+                "catchment-config",
                 "catchment-dashboard",
                 "catchment-link",
             ],

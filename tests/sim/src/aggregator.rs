@@ -102,6 +102,10 @@ impl ingest::Ground for Stand<'_> {
         cells.0.keys().any(|client| self.watched.is_watched(client, now))
     }
 
+    fn config_version(&self) -> u32 {
+        0
+    }
+
     fn append(&mut self, rows: &[LogRow], beside: &Beside) -> Result<(), Died> {
         self.steps.step()?;
         self.disk.begin();

@@ -3,10 +3,11 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 
+use catchment_cells::ClientId;
 use catchment_cells::codec::DecodeError;
 use catchment_collector::limits::{IDS_ROWS_MAX, LOG_ROWS_MAX, OUTBOX_FRAMES_MAX, PARKED_MAX, SPILLED_ROWS};
 use catchment_collector::shard::Storage;
-use catchment_collector::{IdsRow, LogRow, Meta, Shard, SpilledRow};
+use catchment_collector::{ConfigRow, IdsRow, LogRow, Meta, Shard, SpilledRow};
 
 use crate::disk::Disk;
 
@@ -19,6 +20,7 @@ const OUTBOX: u8 = b'o';
 const IDS: u8 = b'i';
 const PARKED: u8 = b'p';
 const SPILLED: u8 = b's';
+const CONFIGS: u8 = b'c';
 
 /// A shard's tables: rings, as in the Durable Object.
 #[derive(Debug, Clone, Default)]
@@ -221,6 +223,18 @@ impl Storage for Rows {
 
     fn put_spilled(&self, row: &SpilledRow) -> Result<(), RowsError> {
         self.put(SPILLED, row.n, SPILLED_ROWS, row.encode())
+    }
+
+    fn config(&self, client: &ClientId) -> Result<Option<ConfigRow>, RowsError> {
+        let disk = self.disk.borrow();
+        let row = disk.get(CONFIGS, client.as_str().as_bytes());
+        row.map(|row| ConfigRow::decode(row).map_err(unreadable)).transpose()
+    }
+
+    fn put_config(&self, client: &ClientId, row: &ConfigRow) -> Result<(), RowsError> {
+        self.note(|used| used.written += 1)?;
+        self.disk.borrow_mut().put(CONFIGS, client.as_str().as_bytes(), row.encode());
+        Ok(())
     }
 
     fn park(&self, n: u64, frame: Vec<u8>) -> Result<(), RowsError> {

@@ -1,6 +1,7 @@
-//! What is served over HTTP: questions, live views, health, and the dashboard's files. The one place that knows status codes.
+//! What is served over HTTP: questions, live views, clients' configs, health, and the dashboard's files. The one place that knows status codes.
 
 mod body;
+mod clients;
 pub(crate) mod dashboard;
 mod etag;
 mod letters;
@@ -12,7 +13,7 @@ use std::sync::{Arc, Mutex};
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use catchment_aggregator_core::Watched;
@@ -21,6 +22,7 @@ use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
 
 use crate::cells::Cells;
+use crate::configs::Configs;
 use crate::health::Health;
 use crate::http::dashboard::Dashboard;
 use crate::http::problem::RETRY_AFTER;
@@ -38,6 +40,7 @@ const STRANGERS_MAX: usize = 1_000;
 /// What requests are answered from.
 pub(crate) struct Api {
     pub cells: Arc<Cells>,
+    pub configs: Arc<Configs>,
     pub secret: Secret,
     pub watched: Arc<Mutex<Watched>>,
     pub live: Live,
@@ -78,11 +81,19 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
         .route("/api/v1/measures", get(questions::measures))
         .route("/api/v1/dead-letters", get(letters::letters))
         .route("/api/v1/live", get(live::upgrade))
+        .route("/api/v1/clients/{client}/config", clients::routes())
+        .route("/api/v1/clients/{client}/schema-changes", get(clients::schema_changes))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(readyz))
         .route("/metrics", get(prometheus))
         .fallback(dashboard::file)
         .with_state(api)
+}
+
+/// The token that a request shows.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+    value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim())
 }
 
 async fn readyz(State(api): State<Arc<Api>>) -> Response {

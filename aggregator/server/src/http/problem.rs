@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use tracing::error;
 
 use crate::cells::AnswerError;
+use crate::configs::PutError;
 use crate::live::LiveError;
 
 /// When to come again to whoever can't answer for now, in s.
@@ -37,6 +38,11 @@ impl Problem {
     /// No read key, or not this deployment's.
     pub(crate) fn unauthorized(detail: impl ToString) -> Problem {
         Problem::new(StatusCode::UNAUTHORIZED, "no valid read key", detail)
+    }
+
+    /// No operator's key, or not this deployment's.
+    pub(crate) fn not_an_operator(detail: impl ToString) -> Problem {
+        Problem::new(StatusCode::UNAUTHORIZED, "no valid operator's key", detail)
     }
 
     /// Too much else is going on.
@@ -85,6 +91,23 @@ impl From<&AnswerError> for Problem {
             AnswerError::Store(error) => {
                 error!(%error, "a question failed");
                 Problem::ours("the store could not be read")
+            }
+        }
+    }
+}
+
+impl From<PutError> for Problem {
+    fn from(error: PutError) -> Self {
+        match error {
+            PutError::Changed(_) => {
+                Problem::new(StatusCode::PRECONDITION_FAILED, "the config has changed since", error)
+            }
+            PutError::Cube(_) | PutError::Versions => {
+                Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config can't be taken", error)
+            }
+            PutError::Store(error) => {
+                error!(%error, "a config could not be stored");
+                Problem::ours("the config could not be stored")
             }
         }
     }

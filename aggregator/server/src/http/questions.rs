@@ -27,7 +27,7 @@ use crate::metrics;
 
 /// How long a question may wait for its turn, and how long it may take.
 const WAIT_MAX: Duration = Duration::from_secs(5);
-const ANSWER_MAX: Duration = Duration::from_secs(20);
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Questions of one POST, and how many bytes of answers are enough.
 const POST_QUESTIONS_MAX: usize = 32;
 const POST_ANSWERS_BYTES_MAX: usize = 32 << 20;
@@ -155,7 +155,7 @@ pub(crate) async fn work<T: Send + 'static>(
 /// An answer's media type, and its body.
 pub(super) type Told = (&'static str, Vec<u8>);
 
-fn json_body(json: String) -> Told {
+pub(crate) fn json_body(json: String) -> Told {
     ("application/json", json.into_bytes())
 }
 
@@ -167,7 +167,7 @@ fn accepts(headers: &HeaderMap, media_type: &str) -> bool {
         .any(|range| range.split(';').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(media_type)))
 }
 
-fn respond(answer: Result<Told, Problem>) -> Response {
+pub(crate) fn respond(answer: Result<Told, Problem>) -> Response {
     match answer {
         Ok((media_type, body)) => ([(header::CONTENT_TYPE, media_type)], body).into_response(),
         Err(problem) => problem.into_response(),
@@ -175,10 +175,7 @@ fn respond(answer: Result<Told, Problem>) -> Response {
 }
 
 pub(crate) fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, Problem> {
-    let bearer = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let token =
-        bearer.and_then(|value| value.split_once(' ')).filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
-    let (_, token) = token.ok_or_else(|| Problem::unauthorized("send a read key as a bearer token"))?;
+    let token = super::bearer(headers).ok_or_else(|| Problem::unauthorized("send a read key as a bearer token"))?;
     authorize(secret, token)
 }
 

@@ -1,6 +1,7 @@
 //! What survives the process. The one place that names fjall; the keyspaces are specified in docs/FORMATS.md.
 
 mod cells;
+mod configs;
 mod letters;
 mod log;
 mod upgrade;
@@ -40,6 +41,7 @@ pub(crate) struct Store {
     marks: Keyspace,
     blocks: Keyspace,
     cubes: Keyspace,
+    configs: Keyspace,
     parked: Keyspace,
     letters: Arc<Letters>,
 }
@@ -116,6 +118,7 @@ impl Store {
             marks: keyspace("marks", SMALL_KEYSPACE_BYTES)?,
             blocks: keyspace("blocks", BIG_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
+            configs: keyspace("configs", SMALL_KEYSPACE_BYTES)?,
             parked: keyspace("parked", SMALL_KEYSPACE_BYTES)?,
             letters: Arc::new(Letters::open(keyspace("dead_letters", SMALL_KEYSPACE_BYTES)?)),
             database,

@@ -21,6 +21,7 @@ use tokio::sync::{Notify, oneshot};
 
 use crate::cells::{Cells, zone};
 use crate::config::Limits;
+use crate::configs::Configs;
 use crate::health::Health;
 use crate::ingest::Writer;
 use crate::keeper::Keeper;
@@ -177,6 +178,7 @@ impl Shard {
 /// Writer, keeper and cells over a folder.
 pub(crate) struct Aggregator {
     pub(crate) cells: Arc<Cells>,
+    pub(crate) configs: Arc<Configs>,
     pub(crate) watched: Arc<Mutex<Watched>>,
     pub(crate) keeper: Keeper,
     pub(crate) feed: Arc<Feed>,
@@ -204,9 +206,10 @@ impl Aggregator {
         let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), feed.clone()).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
-        let writer = Writer::new(cells.clone(), secret(), home, watched.clone(), appended).unwrap();
+        let configs = Arc::new(Configs::open(cells.clone(), &secret()).unwrap());
+        let writer = Writer::new(cells.clone(), configs.clone(), secret(), home, watched.clone(), appended).unwrap();
         let keeper = Keeper::new(cells.clone(), forwarded, Arc::new(Health::default()));
-        Aggregator { cells, watched, keeper, feed, writer }
+        Aggregator { cells, configs, watched, keeper, feed, writer }
     }
 
     /// Sends frames as one batch.

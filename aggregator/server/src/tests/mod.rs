@@ -1,5 +1,6 @@
 //! The aggregator's parts together, over a real store.
 
+mod configs;
 #[cfg(feature = "crash-points")]
 mod crashing;
 mod forwarding;

@@ -513,3 +513,138 @@ proptest! {
         }
     }
 }
+
+fn configure(collector: &mut Collector, version: u32, json: &str) {
+    let config = Config::read(json.as_bytes()).unwrap().encode();
+    collector.set_config(&ClientId::new("shop").unwrap(), Some(&ConfigRow { version, config }));
+}
+
+/// The cells of a cube: values → count.
+fn counts(cells: &CellsBlock, cube: &str) -> Vec<(Vec<String>, u64)> {
+    let texts = |values: &Values| values.iter().map(|value| value.as_deref().unwrap_or("-").to_owned()).collect();
+    let cube = cells.0[&ClientId::new("shop").unwrap()].get(cube);
+    let cells = cube.iter().flat_map(|cube| cube.buckets.values()).flatten();
+    cells.map(|(values, cell)| (texts(values), cell.count)).collect()
+}
+
+fn of_type(id: &str, event_type: &str, rest: &str) -> String {
+    format!(r#"{{"event_id":"{id}","event_type":"{event_type}","timestamp":{NOW}{rest}}}"#)
+}
+
+#[test]
+fn a_config_gives_dimensions_cubes_lookups_and_measures() {
+    let mut collector = collector();
+    configure(
+        &mut collector,
+        1,
+        r#"{
+            "dimensions": {"brand": "brandName", "gift": "gift", "maker": "maker"},
+            "cubes": [
+                {"name": "brands", "dimensions": ["brand", "gift"], "digest": true},
+                {"name": "makers", "dimensions": ["maker", "page"]}
+            ],
+            "measures": ["z_revenue"],
+            "lookups": [
+                {"dimension": "category", "from": "product", "values": {"p1": "shoes", "p2": "hats"}},
+                {"dimension": "maker", "from": "brand", "values": {"acme": "Acme Inc."}}
+            ]
+        }"#,
+    );
+    let many = (0..20).map(|i| format!(r#","m{i}":{i}"#)).collect::<String>();
+    let events = [
+        of_type(
+            "1",
+            "buy",
+            &format!(r#","product":"p1","properties":{{"brandName":"acme","gift":true,"z_revenue":3{many}}}"#),
+        ),
+        of_type("2", "buy", r#","product":"p2","brandName":"own","properties":{"brandName":"acme","maker":"M"}"#),
+        of_type("3", "buy", r#","product":"p1","category":"boots","properties":{"brand\u004eame":"acme"}"#),
+        of_type("4", "view", r#","properties":{"brandName":{"a":1},"brand":"no"}"#),
+    ];
+    let outcome = collector.apply(&row(claims(false), NOW, &events.join("\n"))).remove(0);
+    assert_eq!((outcome.accepted, outcome.rejected), (4, vec![]));
+    let other = Claims { client: ClientId::new("other").unwrap(), ..claims(false) };
+    collector.apply(&row(other, NOW, &of_type("1", "buy", r#","properties":{"brandName":"acme"}"#)));
+    let long = "x".repeat(513);
+    let outcome = collector.apply(&row(claims(false), NOW, &of_type("5", "x", &format!(r#","brandName":"{long}""#))));
+    assert_eq!(outcome[0].rejected[0].reason, "field_too_long");
+    let (cells, counters) = merged(&collector.cut(NOW, 3, 0).unwrap().frames);
+    let all = |rows: &[(&[&str], u64)]| -> Vec<(Vec<String>, u64)> {
+        rows.iter().map(|(values, n)| (values.iter().map(|&value| value.into()).collect(), *n)).collect()
+    };
+    assert_eq!(counts(&cells, "brands"), all(&[(&["acme", "-"], 1), (&["acme", "true"], 1), (&["own", "-"], 1)]));
+    assert_eq!(counts(&cells, "makers"), all(&[(&["Acme Inc.", "-"], 2), (&["M", "-"], 1)]));
+    assert_eq!(counts(&cells, "category"), all(&[(&["boots"], 1), (&["hats"], 1), (&["shoes"], 1)]));
+    let total = &cells.0[&ClientId::new("shop").unwrap()]["total"].buckets[&MINUTE][&Values::new()];
+    assert_eq!(total.measures.names().collect::<Vec<_>>(), ["z_revenue"]);
+    assert_eq!(counter(&counters, "measures_over_limit"), 0, "what isn't listed isn't left out");
+    assert!(!cells.0[&ClientId::new("other").unwrap()].contains_key("brands"), "it is another client's");
+}
+
+#[test]
+fn a_config_may_shorten_the_lateness() {
+    let mut collector = collector();
+    configure(&mut collector, 1, r#"{"lateness_minutes": 10}"#);
+    let minute = |n: i64, id: usize| event(id, NOW - n * MINUTE_MS);
+    let body = [minute(9, 1), minute(11, 2)].join("\n");
+    let outcome = collector.apply(&row(claims(false), NOW, &body)).remove(0);
+    assert_eq!((outcome.accepted, outcome.rejected.len(), outcome.rejected[0].reason), (1, 1, "too_late"));
+    let outcome = collector.apply(&row(claims(true), NOW, &minute(10_000, 3))).remove(0);
+    assert_eq!(outcome.accepted, 1, "a backfill's are of any time");
+}
+
+#[test]
+fn schemas_warn_enforce_and_report_what_they_do_not_know() {
+    const EVENTS: &str = r#""events": {"buy": {"fields": {
+        "revenue": {"type": "number", "required": true},
+        "size": {"type": "string", "enum": ["s", "m"]},
+        "gift": {"type": "boolean"},
+        "page": {"enum": ["/", "/shop"]},
+        "extra": {}
+    }}}"#;
+    // What an event has, why it is rejected, and whether it is warned of.
+    let cases = [
+        ("buy", r#","page":"/","properties":{"revenue":1.5,"size":"m","gift":false,"extra":{"a":[1]}}"#, None, false),
+        ("buy", r#","page_id":"/shop","revenue":2"#, None, false),
+        ("buy", r#","properties":{"size":"m"}"#, Some("schema_missing_field"), true),
+        ("buy", r#","properties":{"revenue":null}"#, Some("schema_missing_field"), true),
+        ("buy", r#","properties":{"revenue":"1"}"#, Some("schema_wrong_type"), true),
+        ("buy", r#","properties":{"revenue":1,"gift":1}"#, Some("schema_wrong_type"), true),
+        ("buy", r#","properties":{"revenue":1,"size":"xl"}"#, Some("schema_not_in_enum"), true),
+        ("buy", r#","pageId":"/other","properties":{"revenue":1}"#, Some("schema_not_in_enum"), true),
+        ("buy", r#","properties":{"revenue":1,"colour":"red"}"#, Some("schema_unknown_field"), false),
+        ("buy", r#","properties":{"revenue":"1","colour":"red"}"#, Some("schema_wrong_type"), true),
+        ("sell", "", Some("schema_unknown_type"), false),
+    ];
+    for mode in ["off", "warn", "enforce"] {
+        let mut collector = collector();
+        configure(&mut collector, 1, &format!(r#"{{"schemas": {{"mode": "{mode}", {EVENTS}}}}}"#));
+        let mut warned = 0;
+        for (i, (event_type, rest, reason, is_warned)) in cases.iter().enumerate() {
+            let outcome =
+                collector.apply(&row(claims(false), NOW, &of_type(&format!("{i}"), event_type, rest))).remove(0);
+            let rejected = outcome.rejected.first().map(|rejected| rejected.reason);
+            assert_eq!(rejected, reason.filter(|_| mode == "enforce"), "{mode}: {rest}");
+            warned += u64::from(mode == "warn" && *is_warned);
+        }
+        let (_, counters) = merged(&collector.cut(NOW, cases.len() as u64, 0).unwrap().frames);
+        assert_eq!(counter(&counters, "schema_warned"), warned, "{mode}");
+        let reported = u64::from(mode != "off");
+        for report in ["new_type:sell", "new_field:buy.colour"] {
+            assert_eq!(counter(&counters, report), reported, "{mode}: {report}");
+        }
+    }
+}
+
+#[test]
+fn what_is_reported_is_bounded() {
+    let mut collector = collector();
+    configure(&mut collector, 1, r#"{"schemas": {"mode": "warn"}}"#);
+    let name = "\u{fc}".repeat(200);
+    let body: Vec<_> = (0..500).map(|i| of_type(&format!("{i}"), &format!("{i}{name}"), "")).collect();
+    collector.apply(&row(claims(false), NOW, &body.join("\n")));
+    let (_, counters) = merged(&collector.cut(NOW, 1, 0).unwrap().frames);
+    let reasons = counters.0[&ClientId::new("shop").unwrap()].keys();
+    let reports = reasons.filter(|reason| reason.starts_with("new_type:")).count();
+    assert_eq!(reports, crate::limits::REPORTS_MAX);
+}

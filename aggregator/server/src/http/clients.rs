@@ -1,0 +1,122 @@
+//! `GET` and `PUT /api/v1/clients/{client}/config`, and `GET …/schema-changes`, for operators.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use catchment_cells::credential::OperatorKey;
+use catchment_cells::limits::CONFIG_BYTES_MAX;
+use catchment_cells::{ClientId, Secret};
+use catchment_config::{Config, NEW_FIELD, NEW_TYPE};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tracing::{error, info};
+
+use super::problem::Problem;
+use super::{Api, questions};
+use crate::configs::Versioned;
+
+/// Of how long ago schema changes are told.
+const CHANGES_KEPT: &str = "30d";
+
+/// What is served of a client's config.
+pub(crate) fn routes() -> MethodRouter<Arc<Api>> {
+    get(read).put(write).layer(DefaultBodyLimit::max(CONFIG_BYTES_MAX))
+}
+
+async fn read(State(api): State<Arc<Api>>, Path(client): Path<String>, headers: HeaderMap) -> Response {
+    let answer = authorize(&api.secret, &headers).and_then(|()| client_of(&client));
+    match answer {
+        Ok(client) => show(&client, &api.configs.get(&client)),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn write(
+    State(api): State<Arc<Api>>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let answer = async {
+        authorize(&api.secret, &headers)?;
+        let client = client_of(&client)?;
+        let expected = expected(&headers)?;
+        let body = body
+            .map_err(|rejection| Problem::new(rejection.status(), "the config can't be read", rejection.body_text()))?;
+        let config = Config::read(&body).map_err(|mistakes| {
+            Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config can't be taken", mistakes)
+        })?;
+        let configs = api.configs.clone();
+        let put = move || {
+            let version = configs.put(&client, config, expected)?;
+            info!(%client, version, "config set");
+            Ok::<_, Problem>(show(&client, &configs.get(&client)))
+        };
+        // It waits for the disk.
+        tokio::task::spawn_blocking(put).await.map_err(|error| {
+            error!(%error, "setting a config panicked");
+            Problem::ours("the config could not be stored")
+        })?
+    };
+    answer.await.unwrap_or_else(Problem::into_response)
+}
+
+/// Types and fields of the last days that no schema of a client knows.
+pub(crate) async fn schema_changes(
+    State(api): State<Arc<Api>>,
+    Path(client): Path<String>,
+    headers: HeaderMap,
+) -> Response {
+    let answer = async {
+        authorize(&api.secret, &headers)?;
+        let client = client_of(&client)?;
+        let of = [("metric", "received:accepted"), ("last", CHANGES_KEPT), ("granularity", "1h")];
+        let plan = questions::plan(&api.cells, &client, &of.map(|(name, value)| (name.into(), value.into())))?;
+        questions::work(&api, move |cells| {
+            let reported = cells.reported(&client, &plan, Instant::now() + questions::ANSWER_MAX)?;
+            let changes: Vec<Value> = reported.iter().map(|(reason, first)| change(reason, *first)).collect();
+            Ok(questions::json_body(json!({ "changes": changes }).to_string()))
+        })
+        .await
+    };
+    questions::respond(answer.await)
+}
+
+fn change(reason: &str, first: i64) -> Value {
+    let first_seen = Timestamp::from_second(first * 60).map(|time| time.to_string()).ok();
+    match (reason.strip_prefix(NEW_TYPE), reason.strip_prefix(NEW_FIELD)) {
+        (Some(event_type), _) => json!({ "kind": "type", "name": event_type, "first_seen": first_seen }),
+        (_, field) => json!({ "kind": "field", "name": field, "first_seen": first_seen }),
+    }
+}
+
+fn show(client: &ClientId, Versioned { version, config, .. }: &Versioned) -> Response {
+    let body = json!({ "client": client.as_str(), "version": version, "config": config });
+    let etag = HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header's value");
+    ([(header::ETAG, etag), (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string())
+        .into_response()
+}
+
+/// Lets operators in.
+fn authorize(secret: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
+    let token = super::bearer(headers);
+    let token = token.ok_or_else(|| Problem::not_an_operator("send the operator's key as a bearer token"))?;
+    OperatorKey::parse(secret, token).map(drop).map_err(Problem::not_an_operator)
+}
+
+fn client_of(text: &str) -> Result<ClientId, Problem> {
+    ClientId::new(text).map_err(|error| Problem::parameter("client", &error.to_string()))
+}
+
+/// The version that the config is to have, so that nobody undoes what another has just set.
+fn expected(headers: &HeaderMap) -> Result<Option<u32>, Problem> {
+    let Some(tag) = headers.get(header::IF_MATCH) else { return Ok(None) };
+    let version = tag.to_str().ok().and_then(|tag| tag.strip_prefix('"')?.strip_suffix('"')?.parse().ok());
+    version.map(Some).ok_or_else(|| Problem::parameter("If-Match", "is the ETag of an earlier answer, such as \"7\""))
+}
