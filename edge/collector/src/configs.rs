@@ -147,3 +147,112 @@ impl Configs {
         self.current
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+
+    use catchment_cells::config::Told;
+
+    use super::*;
+
+    fn client(name: &str) -> ClientId {
+        ClientId::new(name).unwrap()
+    }
+
+    fn need(configs: &mut Configs, name: &str, now: i64) -> Need {
+        configs.need(&client(name), false, now)
+    }
+
+    /// The clients of the next question, and their versions; what is stored has version 3.
+    fn ask(configs: &mut Configs, now: i64) -> Vec<(String, u32)> {
+        let Ok(question) = configs.ask("eu", 1, now, |_| Ok::<_, Infallible>(3));
+        question.clients.iter().map(|(client, version)| (client.to_string(), *version)).collect()
+    }
+
+    fn answer(configs: &mut Configs, version: u32, more: bool, told_of: &[(&str, u32)]) {
+        let told = |&(name, version): &(&str, u32)| Told { client: client(name), version, config: Vec::new() };
+        let asking = configs.take_asking().unwrap();
+        let told = told_of.iter().map(told).collect();
+        configs.on_answer(asking, &Answer { version, more, configs: told });
+    }
+
+    #[test]
+    fn each_client_is_asked_about_once_and_all_again_with_a_new_version() {
+        let mut configs = Configs::default();
+        assert_eq!(need(&mut configs, "a", 0), Need::Ask);
+        assert_eq!(ask(&mut configs, 0), [("a".into(), 3)]);
+        assert_eq!(need(&mut configs, "b", 1), Need::Wait);
+        answer(&mut configs, 5, false, &[]);
+        assert_eq!((need(&mut configs, "a", 2), need(&mut configs, "b", 2)), (Need::Nothing, Need::Ask));
+        assert_eq!(ask(&mut configs, 2), [("b".into(), 3)]);
+        answer(&mut configs, 5, false, &[("b", 4)]);
+        assert_eq!((need(&mut configs, "a", 3), need(&mut configs, "b", 3)), (Need::Nothing, Need::Nothing));
+        configs.hear(6, 3);
+        assert_eq!(need(&mut configs, "a", 4), Need::Ask);
+        assert_eq!(ask(&mut configs, 4), [("a".into(), 3), ("b".into(), 4)]);
+        answer(&mut configs, 6, true, &[("a", 6)]);
+        assert_eq!((need(&mut configs, "a", 5), configs.version()), (Need::Ask, 5), "there is more");
+        assert_eq!(ask(&mut configs, 5), [("a".into(), 6), ("b".into(), 4)]);
+        answer(&mut configs, 6, false, &[]);
+        assert_eq!((need(&mut configs, "a", 6), configs.version()), (Need::Nothing, 6));
+        // A home whose store was lost begins anew.
+        configs.hear(1, 6);
+        assert_eq!(need(&mut configs, "b", 7), Need::Ask);
+    }
+
+    #[test]
+    fn what_was_told_gets_old() {
+        let mut configs = Configs::default();
+        need(&mut configs, "a", 0);
+        ask(&mut configs, 0);
+        answer(&mut configs, 5, false, &[]);
+        assert_eq!(need(&mut configs, "a", ASK_AFTER_MS), Need::Nothing);
+        assert_eq!(configs.need(&client("a"), true, ASK_AFTER_MS + 1), Need::Nothing, "an ack is on its way");
+        assert_eq!(need(&mut configs, "a", ASK_AFTER_MS + 1), Need::Ask);
+        assert_eq!(ask(&mut configs, ASK_AFTER_MS + 1), [], "the version alone");
+        assert_eq!(need(&mut configs, "a", PRESENT_MS), Need::Nothing, "others don't wait for it");
+        assert_eq!(need(&mut configs, "a", PRESENT_MS + 1), Need::Wait);
+        assert_eq!(need(&mut configs, "a", ASK_AFTER_MS + 2 + LOST_MS), Need::Ask, "it is lost with whoever asked");
+        // An ack tells as much, as of when its frame was sent; one that was sent before tells nothing new.
+        configs.hear(5, 10_000);
+        configs.hear(9, 9_000);
+        assert_eq!(need(&mut configs, "a", 10_000 + ASK_AFTER_MS), Need::Nothing);
+        assert_eq!(need(&mut configs, "a", 9_999), Need::Ask, "a clock that went back");
+    }
+
+    #[test]
+    fn a_home_that_is_away_is_asked_ever_more_rarely_until_it_answers() {
+        let mut configs = Configs::default();
+        let mut now = 0;
+        let mut waits = Vec::new();
+        for _ in 0..7 {
+            assert_eq!(need(&mut configs, "a", now), Need::Ask);
+            ask(&mut configs, now);
+            configs.take_asking();
+            configs.on_failure(now);
+            let failed = now;
+            while need(&mut configs, "a", now) == Need::Nothing {
+                now += 500;
+            }
+            waits.push(now - failed);
+        }
+        assert_eq!(waits, [2_000, 4_000, 8_000, 16_000, 32_000, 32_000, 32_000]);
+        configs.on_failure(now);
+        configs.hear(0, now);
+        assert_eq!(need(&mut configs, "a", now), Need::Ask, "it takes frames");
+    }
+
+    #[test]
+    fn what_is_known_is_bounded() {
+        let mut configs = Configs::default();
+        for n in 0..3 * RULES_MAX {
+            need(&mut configs, &format!("c{n}"), 0);
+            if n % 1_000 == 0 {
+                assert!(ask(&mut configs, 0).len() <= RULES_MAX);
+                answer(&mut configs, 5, false, &[]);
+            }
+        }
+        assert!(ask(&mut configs, 0).len() <= RULES_MAX && configs.known.len() <= RULES_MAX);
+    }
+}
