@@ -100,6 +100,11 @@ async fn a_new_cube_is_filled_by_a_running_shard_within_5_s() {
     let counts = by(&api, "brand").await;
     let count = |brand: &str| counts.iter().find(|(name, _)| name == brand).map_or(0, |(_, count)| *count);
     println!("of {meanwhile} events in the 5 s after the change, {} came under it", count("meanwhile"));
+    // 11 s, and the change: some at first, one between two cuts, and those for the new config.
+    let questions = cluster.counter("catchment_relay_questions_total").await.unwrap();
+    let posts = cluster.counter("catchment_relay_posts_total").await.unwrap();
+    println!("{questions} questions beside {posts} POSTs of frames");
+    assert!((2.0..=10.0).contains(&questions), "{questions}");
     assert_eq!((count("before"), count("after")), (0, 20), "{counts:?}");
     assert!(count("meanwhile") < meanwhile, "{counts:?}");
 
