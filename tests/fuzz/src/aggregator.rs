@@ -4,12 +4,13 @@ use std::sync::LazyLock;
 
 use catchment_aggregator_core::marks::decide;
 use catchment_aggregator_core::planner::Cube;
-use catchment_aggregator_core::question::{Granularity, parameters};
+use catchment_aggregator_core::question::parameters;
 use catchment_aggregator_core::{Answer, Decision, Mark, Memtable, Plan, Question, Said, Token};
 use catchment_cells::ClientId;
 use catchment_cells::credential::ReadKey;
 use catchment_cells::frame::{self, open};
 use catchment_cells::live::parse_cursor;
+use catchment_cells::merged::Merged;
 use jiff::tz::TimeZone;
 
 use crate::hand::SECRET;
@@ -71,42 +72,67 @@ pub(crate) fn said(bytes: &[u8]) -> bool {
     }
 }
 
-/// A query string.
+/// A query string, or JSON.
 pub(crate) fn question(bytes: &[u8]) -> bool {
     LazyLock::force(&CELLS);
+    if let Ok(json) = serde_json::from_slice(bytes) {
+        return Question::from_json(&json, NOW, &TimeZone::UTC).is_ok_and(answer);
+    }
     str::from_utf8(bytes).is_ok_and(ask)
 }
 
-/// A query string: understood, planned, and answered from some cells.
+/// A query string: understood, and then answered.
 fn ask(query: &str) -> bool {
     let parameters = parameters(query);
     let pairs = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+    Question::parse(pairs, NOW, &TimeZone::UTC).is_ok_and(answer)
+}
+
+/// A question: planned, and answered from some cells.
+fn answer(question: Question) -> bool {
     let zone = TimeZone::UTC;
-    let Ok(question) = Question::parse(pairs, NOW, &zone) else { return false };
     assert!(question.start < question.end);
+    let range = (question.start, question.end);
     for minute in [question.start, question.end - 1] {
         let bucket = question.bucket(minute, &zone);
-        let long = question.granularity == Granularity::All || minute - bucket < 366 * 24 * 60;
-        assert!(bucket <= minute && long, "{minute} is in bucket {bucket}");
+        let next = question.granularity.next(bucket, range, &zone);
+        assert!(bucket <= minute && minute < next, "{minute} is in bucket {bucket} before {next}");
     }
+    let takes_cells = question.check_cells().is_ok();
     let Ok(plan) = Plan::new(question, &[], &zone) else { return false };
-    // Spans tile the range.
-    let (mut at, end) = (plan.question.start, plan.question.end);
+    // Spans tile what is read.
+    let (from, end) = plan.range();
+    let mut at = from;
     for span in &plan.spans {
         assert!(span.from == at && span.from < span.to);
         at = span.to;
     }
-    assert_eq!(at, end);
+    assert!(at == end && from <= plan.question.start);
+    let before = plan.before().map(|before| read(Answer::new(before)));
+    let answer = read(Answer::new(plan.at(NOW)));
+    let rows = before.map_or_else(|| answer.rows(), |before| answer.rows_against(&before));
+    let question = &answer.plan().question;
+    for row in rows.iter().flatten() {
+        assert_eq!((row.figures.len(), row.group.len()), (question.metrics.len(), question.group_by.len()));
+        for figure in row.figures.iter().flatten() {
+            assert!(figure.lower <= figure.value && figure.value <= figure.upper, "{figure:?}");
+        }
+    }
+    if takes_cells && let Ok(merged) = read(Answer::new(plan).keeping_cells()).merged(Some(NOW)) {
+        let read = Merged::decode(&merged.encode()).expect("what we write");
+        assert_eq!(read.encode(), merged.encode());
+    }
+    true
+}
+
+/// Adds all cells that there are.
+fn read(mut answer: Answer) -> Answer {
     let client = ClientId::new("shop").expect("a client's id");
-    let cube = plan.cube.name.to_string();
-    let mut answer = Answer::new(plan.at(NOW));
-    for (minute, values, cell) in CELLS.scan(&client, &cube, at.min(i64::MIN + 1), end) {
+    let cube = answer.plan().cube.name.to_string();
+    for (minute, values, cell) in CELLS.scan(&client, &cube, i64::MIN + 1, answer.plan().question.end) {
         if answer.add(minute, values, cell).is_err() {
             break;
         }
     }
-    if let Ok(rows) = answer.rows() {
-        assert!(rows.iter().all(|row| row.figures.len() == answer.plan().question.metrics.len()));
-    }
-    true
+    answer
 }

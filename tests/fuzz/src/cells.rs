@@ -11,6 +11,7 @@ use catchment_cells::frame::{self, FrameDraft, FrameError, Kind, open, seal};
 use catchment_cells::key::CellKey;
 use catchment_cells::limits::BLOCK_BYTES_MAX;
 use catchment_cells::live::{Message, Mirror, cursor, parse_cursor};
+use catchment_cells::merged::Merged;
 use catchment_cells::route::{PlacementMap, Region, Route, is_backfill, place};
 use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{Cell, ClientId};
@@ -60,6 +61,17 @@ pub(crate) fn told(bytes: &[u8]) -> bool {
         Err(error) => assert_ne!(error, AnswerError::Mac, "the MAC is right"),
     }
     Answer::decode(&sealed, asked, &key).is_ok()
+}
+
+/// Merged cells: read again as the same, and those of a bucket can be merged.
+pub(crate) fn merged(bytes: &[u8]) -> bool {
+    let Ok(merged) = Merged::decode(bytes) else { return false };
+    let again = Merged::decode(&merged.encode()).expect("what we write");
+    assert_eq!(again.encode(), merged.encode());
+    let mut all = Cell::default();
+    merged.rows.iter().for_each(|row| all.merge(&row.cell));
+    assert!(merged.rows.iter().all(|row| row.group.len() == merged.dimensions.len()));
+    true
 }
 
 /// A frame: `u8 version ‖ u8 left_out ‖ u16 length ‖ header ‖ blocks` here, put under the right MAC; and the same bytes as they are.

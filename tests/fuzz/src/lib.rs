@@ -71,6 +71,7 @@ pub const TARGETS: &[Target] = &[
     target("key", cells::key),
     target("live", cells::live).takes(16_384).may_take(128 << 20),
     target("mark", aggregator::mark),
+    target("merged", cells::merged).takes(16_384),
     target("mirror", cells::mirror).takes(16_384).may_take(128 << 20),
     target("question", aggregator::question).may_take(16 << 20),
     target("route", cells::route),

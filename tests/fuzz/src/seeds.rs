@@ -11,6 +11,7 @@ use catchment_cells::digest::Digest;
 use catchment_cells::frame::{self, Header, Kind, open};
 use catchment_cells::key::{CellKey, Tier};
 use catchment_cells::live::{Changed, Message, RowKey, Update, View};
+use catchment_cells::merged::{Merged, MergedRow};
 use catchment_cells::route::Placement;
 use catchment_cells::sum::Sum;
 use catchment_cells::users::{Coupon, Users};
@@ -77,6 +78,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "key" => keys(),
         "live" => messages().iter().map(Message::encode).chain([text("1f-9")]).collect(),
         "mark" => vec![mark(1), mark(16)],
+        "merged" => vec![merged(&[]), merged(&["page", "é"])],
         "mirror" => vec![messages().iter().flat_map(|message| lengthed(&message.encode())).collect()],
         "question" => [
             "metric=events&metric=users&start=2023-03-28&end=2023-03-29&granularity=1h",
@@ -85,6 +87,11 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
             "metric=received:late&start=2023-03-28T00:00:00Z&end=2023-03-28T23:59:00-01:00&group_by=reason",
             "metric=count:add%5Fto+cart&start=2023-03-28T00%3A00%3A00%2B01:00&end=2023-03-29&filter=page%3A%2F%C3%A9",
             "metric=count:buy&last=72h&granularity=30m&group_by=country&filter=device:mobile",
+            "metric=events&last=4w&granularity=1w&filter=country+in+(US,%22D+E%22)+and+not(device%5Em+or+plan!%3Dpro)&filter=event_type!%3Dx",
+            "metric=users&metric=conversion_rate:buy&last=14d&granularity=1d&window=7d&group_by=country&group_by=device&order=users+asc",
+            "metric=views_per_user&start=2023-03-01&end=2023-04-01&granularity=1mo&compare=previous&group_by=plan&order=group+desc",
+            "metric=active_users&filter=not+page%5E%22%22",
+            r#"{"metric":["events","p42:bytes"],"last":"2d","limit":3,"filter":[{"and":[{"dimension":"page","in":["/","/a"]},{"not":"page^\"/b\""}]},{"or":[{"dimension":"page","is_not":"é"}]}]}"#,
         ]
         .map(text)
         .into(),
@@ -313,6 +320,18 @@ fn dashboards() -> Vec<Vec<u8>> {
     ];
     let said: Vec<u8> = messages.iter().flat_map(|message| lengthed(&message.encode())).collect();
     [0, 1].map(|range| [vec![range], said.clone()].concat()).into()
+}
+
+fn merged(dimensions: &[&str]) -> Vec<u8> {
+    let row = |bucket, n| {
+        let mut cell = Cell { count: n, users: users(n), ..Cell::default() };
+        (0..n as i64).for_each(|i| cell.record("ms", i * 1_000, true));
+        MergedRow { bucket, group: dimensions.iter().map(|_| "(other)".into()).collect(), cell }
+    };
+    let rows = vec![row(28_000_000, 3), row(28_000_000, 1_500), row(28_000_060, 40)];
+    let dimensions = dimensions.iter().map(|&dimension| dimension.into()).collect();
+    let (start, end) = (28_000_000, 28_000_120);
+    Merged { cube: "page".into(), tier: Tier::Hour, start, end, as_of: Some(NOW), dimensions, rows }.encode()
 }
 
 fn mark(chains: u8) -> Vec<u8> {

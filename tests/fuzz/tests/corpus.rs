@@ -71,6 +71,7 @@ checks! {
     key: 200_000,
     live: 50_000,
     mark: 100_000,
+    merged: 20_000,
     mirror: 30_000,
     question: 100_000,
     route: 200_000,

@@ -375,6 +375,11 @@ async fn who_may_not_or_says_nonsense_is_told_so() {
         ("metric=events&last=1h&start=2026-01-01", 400),
         (&days.text(), 400),
         ("metric=events&last=1h&group_by=page&filter=plan:x", 422),
+        // What only an answer has.
+        ("metric=events&last=1h&group_by=country&group_by=device", 400),
+        ("metric=events&last=7d&granularity=1d&window=2d", 400),
+        ("metric=events&last=7d&compare=previous", 400),
+        ("metric=events&last=7d&group_by=page&order=group", 400),
         ("%zz\u{0}", 400),
     ] {
         live.send(&json!({ "subscribe": 7, "question": question }).to_string()).await.unwrap();
