@@ -58,9 +58,7 @@ pub const CONFIG_QUESTION_BYTES_MAX: usize = 320 << 10;
 pub const CONFIG_ANSWER_BYTES_MAX: usize = 1 << 20;
 /// Metrics of one question.
 pub const QUESTION_METRICS_MAX: usize = 16;
-/// Sums that a question's metrics are made of: a ratio needs two.
-pub const QUESTION_SUMS_MAX: usize = 2 * QUESTION_METRICS_MAX;
-/// Bytes of a metric's name: `conversion_rate:` and an event's type, at most.
+/// Bytes of a metric's name: `count:` and an event's type, at most.
 pub const METRIC_BYTES_MAX: usize = VALUE_BYTES_MAX + 16;
 /// Bytes of a live update's rows, uncompressed.
 pub const UPDATE_RAW_BYTES_MAX: usize = 4 << 20;

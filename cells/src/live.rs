@@ -12,7 +12,7 @@ use crate::codec::{DecodeError, Reader, put_iv, put_str, put_uv};
 use crate::estimate::Estimate;
 use crate::key::{Tier, check_minute};
 use crate::limits::{
-    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX, QUESTION_SUMS_MAX,
+    CLIENT_BYTES_MAX, LIVE_DETAIL_BYTES_MAX, METRIC_BYTES_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX,
     UPDATE_RAW_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use crate::metric::{Metric, UnknownMetric};
@@ -294,7 +294,7 @@ impl Update {
                 _ => return Err(DecodeError::Malformed("neither whole nor not")),
             };
             let n = reader.count_some(1)?;
-            if n > QUESTION_SUMS_MAX {
+            if n > QUESTION_METRICS_MAX {
                 return Err(DecodeError::Malformed("too many sums"));
             }
             let sums = (0..n).map(|_| Sum::decode(&mut reader)).collect::<Result<_, _>>()?;
@@ -415,8 +415,8 @@ impl Mirror {
 
     /// A count's sum over all rows; `None` for metrics that are no counts.
     pub fn count(&self, metric: usize) -> Option<u64> {
-        let mut counts = self.rows.values().map(|sums| match self.parts.sums(metric, sums) {
-            (Sum::Count(count), None) => Some(*count),
+        let mut counts = self.rows.values().map(|sums| match self.parts.sum(metric, sums) {
+            Sum::Count(count) => Some(*count),
             _ => None,
         });
         // As sums saturate everywhere: a forger's counts overflow nothing.
@@ -428,7 +428,7 @@ impl Mirror {
     pub fn users_in(&self, from: i64, to: i64, metric: usize) -> Estimate {
         let mut users = Users::default();
         for (key, sums) in &self.rows {
-            if let (Sum::Users(part), None) = self.parts.sums(metric, sums)
+            if let Sum::Users(part) = self.parts.sum(metric, sums)
                 && (from..to).contains(&key.bucket)
             {
                 users.merge(part);

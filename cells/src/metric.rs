@@ -6,7 +6,7 @@ use crate::estimate::Estimate;
 use crate::key::is_name;
 use crate::limits::{NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
-/// A figure.
+/// What cells say.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Metric {
     /// Its name in the question and in the answer.
@@ -15,8 +15,17 @@ pub struct Metric {
     pub stat: Stat,
     /// The one value of a dimension that it is about, beside the question's filters.
     pub only: Option<(&'static str, String)>,
-    /// What it is divided by, in a ratio.
-    pub over: Option<Box<Metric>>,
+}
+
+/// A figure that is asked for: of a metric, or the ratio of two.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Figure {
+    /// Its name in the question and in the answer.
+    pub name: String,
+    /// What it is of.
+    pub metric: Metric,
+    /// What that is divided by, in a ratio.
+    pub over: Option<Metric>,
 }
 
 /// Users: of the last five minutes, where a question says no time.
@@ -59,19 +68,10 @@ pub struct UnknownMetric(String);
 impl Metric {
     /// Reads a metric's name.
     pub fn parse(text: &str) -> Result<Metric, UnknownMetric> {
-        let metric = |stat, only| Ok(Metric { name: text.into(), stat, only, over: None });
+        let metric = |stat, only| Ok(Metric { name: text.into(), stat, only });
         // The front of a text, for an error that repeats it.
         let front = || text.chars().take(NAME_BYTES_MAX).collect::<String>();
         let unknown = || Err(UnknownMetric(format!("there is no metric {}", front())));
-        let star = |name: &str| match name.strip_suffix('*') {
-            None => (text == name).then_some(""),
-            Some(name) => text.strip_prefix(name).filter(|star| !star.is_empty()),
-        };
-        let ratio = RATIOS.iter().find_map(|(name, upper, lower)| Some((star(name)?, upper, lower)));
-        if let Some((star, upper, lower)) = ratio {
-            let upper = Metric::parse(&upper.replace('*', star))?;
-            return Ok(Metric { name: text.into(), over: Some(Metric::parse(lower)?.into()), ..upper });
-        }
         match text.split_once(':') {
             None => match text {
                 "events" => metric(Stat::Count, None),
@@ -100,24 +100,40 @@ impl Metric {
         }
     }
 
-    /// Itself and, in a ratio, what it is divided by.
-    pub fn terms(&self) -> impl Iterator<Item = &Metric> {
-        std::iter::once(self).chain(self.over.as_deref())
-    }
-
-    /// Its figure, from that of what is divided and, in a ratio, that of what it is divided by.
-    pub fn ratio(&self, figure: Estimate, over: Option<Option<Estimate>>) -> Option<Estimate> {
-        let (Some(over), Some(metric)) = (over, &self.over) else { return Some(figure) };
-        let ratio = figure.over(over?)?;
-        // Of the same kind, they are a part and its whole.
-        let most = if self.stat == metric.stat { 1.0 } else { f64::INFINITY };
-        let Estimate { value, lower, upper, exact } = ratio;
-        Some(Estimate { value: value.min(most), lower: lower.min(most), upper: upper.min(most), exact })
-    }
-
     /// Whether it is about what was received, and not about events.
     pub fn is_received(&self) -> bool {
         self.only.as_ref().is_some_and(|(dimension, _)| *dimension == "reason")
+    }
+}
+
+impl Figure {
+    /// Reads a ratio's name, or a metric's.
+    pub fn parse(text: &str) -> Result<Figure, UnknownMetric> {
+        let star = |name: &str| match name.strip_suffix('*') {
+            None => (text == name).then_some(""),
+            Some(name) => text.strip_prefix(name).filter(|star| !star.is_empty()),
+        };
+        let ratio = RATIOS.iter().find_map(|(name, metric, over)| Some((star(name)?, metric, over)));
+        let (metric, over) = match ratio {
+            None => (Metric::parse(text)?, None),
+            Some((star, metric, over)) => (Metric::parse(&metric.replace('*', star))?, Some(Metric::parse(over)?)),
+        };
+        Ok(Figure { name: text.into(), metric, over })
+    }
+
+    /// Its metric and, in a ratio, what that is divided by.
+    pub fn metrics(&self) -> impl Iterator<Item = &Metric> {
+        std::iter::once(&self.metric).chain(&self.over)
+    }
+
+    /// What it comes to, from what its metric says and, in a ratio, what that is divided by says.
+    pub fn estimate(&self, said: Option<Estimate>, over: Option<Estimate>) -> Option<Estimate> {
+        let Some(metric) = &self.over else { return said };
+        let ratio = said?.over(over?)?;
+        // Of the same kind, they are a part and its whole.
+        let most = if self.metric.stat == metric.stat { 1.0 } else { f64::INFINITY };
+        let Estimate { value, lower, upper, exact } = ratio;
+        Some(Estimate { value: value.min(most), lower: lower.min(most), upper: upper.min(most), exact })
     }
 }
 
@@ -142,18 +158,29 @@ mod tests {
             ("conversion_rate:sign_up:pro", "users:sign_up:pro", "users"),
             ("revenue_per_user:EUR", "sum:revenue_EUR", "users"),
         ] {
-            let metric = Metric::parse(name).unwrap();
-            let (upper, lower) = (Metric::parse(upper).unwrap(), Metric::parse(lower).unwrap());
-            assert_eq!(metric, Metric { name: name.into(), over: Some(lower.into()), ..upper }, "{name}");
-            assert_eq!(metric.terms().count(), 2);
+            let metric = |name| Metric::parse(name).unwrap();
+            let figure = Figure { name: name.into(), metric: metric(upper), over: Some(metric(lower)) };
+            assert_eq!(Figure::parse(name), Ok(figure), "{name}");
         }
         for name in ["error_rate:", "error_rate:x", "revenue_per_user", "revenue_per_user:", "conversion_rate:"] {
-            assert!(Metric::parse(name).is_err(), "{name}");
+            assert!(Figure::parse(name).is_err(), "{name}");
         }
-        for (_, upper, lower) in RATIOS {
-            let parse = |name: &str| Metric::parse(&name.replace('*', "x")).unwrap();
-            assert_eq!((parse(upper).over, parse(lower).over), (None, None), "{upper} / {lower}");
+        for (name, upper, lower) in RATIOS {
+            assert!(Metric::parse(name).is_err(), "{name} is one word");
+            assert!(Metric::parse(&upper.replace('*', "x")).is_ok() && Metric::parse(lower).is_ok(), "{name}");
         }
+    }
+
+    #[test]
+    fn a_part_is_no_more_than_its_whole() {
+        let users = |value| Estimate { value, lower: value * 0.9, upper: value * 1.1, exact: false };
+        let figure = |name, (of, over)| Figure::parse(name).unwrap().estimate(of, over);
+        let some = |of, over| (Some(users(of)), Some(users(over)));
+        assert_eq!(figure("conversion_rate", some(100.0, 100.0)).unwrap().upper, 1.0);
+        assert!(figure("views_per_user", some(100.0, 50.0)).unwrap().upper > 2.0);
+        assert_eq!(figure("views_per_user", (None, Some(users(1.0)))), None);
+        assert_eq!(figure("views_per_user", (Some(users(1.0)), None)), None);
+        assert_eq!(figure("users", (Some(users(5.0)), None)), Some(users(5.0)));
     }
 
     #[test]

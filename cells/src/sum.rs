@@ -18,8 +18,8 @@ const ESTIMATED: u8 = 4;
 pub struct Parts {
     metrics: Vec<Metric>,
     parts: Vec<Part>,
-    /// For each metric, its part and, in a ratio, that of what it is divided by.
-    of_metric: Vec<(usize, Option<usize>)>,
+    /// For each metric, its part.
+    of_metric: Vec<usize>,
 }
 
 /// What is added up for one or several metrics.
@@ -56,25 +56,30 @@ pub enum Sum {
 impl Parts {
     /// What is to be added up for the metrics.
     pub fn new(metrics: &[Metric]) -> Parts {
-        let terms = || metrics.iter().flat_map(Metric::terms);
-        let is_digested =
-            |name: &String| terms().any(|term| matches!(&term.stat, Stat::Quantile(other, _) if other == name));
+        let digests: Vec<&String> = metrics
+            .iter()
+            .filter_map(|metric| match &metric.stat {
+                Stat::Quantile(name, _) => Some(name),
+                _ => None,
+            })
+            .collect();
         let mut parts: Vec<Part> = Vec::new();
-        let mut part = |metric: &Metric| {
+        let mut of_metric = Vec::new();
+        for metric in metrics {
             let what = match &metric.stat {
                 Stat::Count => What::Count,
                 Stat::Users => What::Users,
                 Stat::Sum(name) | Stat::Avg(name) | Stat::Min(name) | Stat::Max(name) | Stat::Quantile(name, _) => {
-                    What::Measure { name: name.clone(), digest: is_digested(name) }
+                    What::Measure { name: name.clone(), digest: digests.contains(&name) }
                 }
             };
             let part = Part { only: metric.only.clone(), what };
-            parts.iter().position(|other| *other == part).unwrap_or_else(|| {
+            let index = parts.iter().position(|other| *other == part).unwrap_or_else(|| {
                 parts.push(part);
                 parts.len() - 1
-            })
-        };
-        let of_metric = metrics.iter().map(|metric| (part(metric), metric.over.as_deref().map(&mut part))).collect();
+            });
+            of_metric.push(index);
+        }
         Parts { metrics: metrics.to_vec(), parts, of_metric }
     }
 
@@ -115,22 +120,19 @@ impl Parts {
             })
     }
 
-    /// The sum that a metric is read from, and the one of what it is divided by.
-    pub fn sums<'a>(&self, metric: usize, sums: &'a [Sum]) -> (&'a Sum, Option<&'a Sum>) {
-        let (part, over) = self.of_metric[metric];
-        (&sums[part], over.map(|part| &sums[part]))
+    /// The sum that a metric is read from.
+    pub fn sum<'a>(&self, metric: usize, sums: &'a [Sum]) -> &'a Sum {
+        &sums[self.of_metric[metric]]
     }
 
-    /// A metric's figure, from its [sums](Self::sums); `None` where there is nothing to say.
-    pub fn figure(&self, metric: usize, (sum, over): (&Sum, Option<&Sum>)) -> Option<Estimate> {
-        let metric = &self.metrics[metric];
-        let over = over.zip(metric.over.as_ref()).map(|(sum, metric)| sum.figure(&metric.stat));
-        metric.ratio(sum.figure(&metric.stat)?, over)
+    /// A metric's figure; `None` where there is nothing to say.
+    pub fn figure(&self, metric: usize, sums: &[Sum]) -> Option<Estimate> {
+        self.sum(metric, sums).figure(&self.metrics[metric].stat)
     }
 
     /// Every metric's figure.
     pub fn figures(&self, sums: &[Sum]) -> Vec<Option<Estimate>> {
-        (0..self.metrics.len()).map(|metric| self.figure(metric, self.sums(metric, sums))).collect()
+        (0..self.metrics.len()).map(|metric| self.figure(metric, sums)).collect()
     }
 }
 

@@ -16,7 +16,7 @@ use crate::filter::{Test, Truth};
 use crate::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX, ANSWER_STEPS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
 use crate::planner::{Plan, value};
 use crate::possible;
-use crate::question::{Metric, Order};
+use crate::question::{Figure, Metric, Order};
 use crate::slide::{Sums, Window};
 
 /// What one sum costs beside what it holds: its places in trees and vectors, roughly.
@@ -105,7 +105,8 @@ impl Answer {
 
     /// One that may take so many bytes while it is added up.
     pub fn within(plan: Plan, bytes_max: usize) -> Answer {
-        let parts = Parts::new(&plan.question.metrics);
+        let metrics: Vec<Metric> = plan.question.metrics.iter().flat_map(Figure::metrics).cloned().collect();
+        let parts = Parts::new(&metrics);
         let only = |part: &Part| {
             let (name, value) = part.only.as_ref()?;
             Some((plan.cube.index(name)?, Test::In(vec![value.as_str().into()])))
@@ -227,7 +228,7 @@ impl Answer {
                 }
             }
         }
-        let zero = || self.parts.figures(&self.parts.zeros());
+        let zero = || self.say(|metric| self.parts.figure(metric, &self.parts.zeros()));
         let mut rows = Vec::new();
         for (bucket, mut groups) in buckets {
             let mut earlier = earlier.remove(&bucket).unwrap_or_default();
@@ -241,7 +242,7 @@ impl Answer {
                 figures,
                 before: before.map(|_| earlier.remove(group).unwrap_or_else(zero)),
             }));
-            if rows.len() > ANSWER_ROWS_MAX || rows.len() * self.parts.metrics().len() > ANSWER_FIGURES_MAX {
+            if rows.len() > ANSWER_ROWS_MAX || rows.len() * self.plan.question.metrics.len() > ANSWER_FIGURES_MAX {
                 return Err(TooMuch::Groups);
             }
             self.sort(&mut rows[from..]);
@@ -296,9 +297,6 @@ impl Answer {
 
     /// What a group's sums say.
     fn said(&self, held: &Held<'_>) -> Figures {
-        let Some(more) = &held.possible else {
-            return held.sure.as_deref().map_or_else(Vec::new, |sums| self.parts.figures(sums));
-        };
         let zeros;
         let sure = match &held.sure {
             Some(sure) => sure,
@@ -307,14 +305,28 @@ impl Answer {
                 &zeros[..]
             }
         };
-        let metrics = self.parts.metrics().iter().enumerate();
-        let figure = |(index, metric): (usize, &Metric)| {
-            let (sure, more) = (self.parts.sums(index, sure), self.parts.sums(index, more));
-            let over = sure.1.zip(more.1).zip(metric.over.as_ref());
-            let over = over.map(|((sure, more), metric)| possible::figure(&metric.stat, sure, more));
-            metric.ratio(possible::figure(&metric.stat, sure.0, more.0)?, over)
-        };
-        metrics.map(figure).collect()
+        self.say(|metric| match &held.possible {
+            None => self.parts.figure(metric, sure),
+            Some(more) => {
+                let stat = &self.parts.metrics()[metric].stat;
+                possible::figure(stat, self.parts.sum(metric, sure), self.parts.sum(metric, more))
+            }
+        })
+    }
+
+    /// The figures that the question asks for, made of what is said of its metrics.
+    fn say(&self, of: impl Fn(usize) -> Option<Estimate>) -> Figures {
+        let figures = self.plan.question.metrics.iter().zip(self.places());
+        figures.map(|(figure, (metric, over))| figure.estimate(of(metric), over.and_then(&of))).collect()
+    }
+
+    /// For each figure, the place of its metric and, in a ratio, that of what it is divided by.
+    fn places(&self) -> impl Iterator<Item = (usize, Option<usize>)> {
+        self.plan.question.metrics.iter().scan(0, |next, figure| {
+            let (metric, over) = (*next, figure.over.as_ref().map(|_| *next + 1));
+            *next += figure.metrics().count();
+            Some((metric, over))
+        })
     }
 
     /// The groups of a bucket, by name; all that are not among the top ones are one.
@@ -347,21 +359,22 @@ impl Answer {
         if self.plan.question.group_by.is_empty() {
             return None;
         }
-        let order = self.plan.question.order;
-        let mut totals: HashMap<&str, (Cow<'_, Sum>, Option<Cow<'_, Sum>>)> = HashMap::new();
+        // The metrics that order groups: one, two of a ratio, or none.
+        let first = self.plan.question.order.metric;
+        let ranking = first.and_then(|first| Some((&self.plan.question.metrics[first], self.places().nth(first)?)));
+        let ranking_metrics: Vec<usize> =
+            ranking.iter().flat_map(|(_, (metric, over))| [Some(*metric), *over]).flatten().collect();
+        let mut totals: HashMap<&str, Vec<Cow<'_, Sum>>> = HashMap::new();
         for (group, sums) in self.sums.values().flatten().filter(|(group, _)| ***group != *OTHER) {
-            let (sum, over) = self.parts.sums(order.metric.unwrap_or_default(), sums);
-            let add = |(total, total_over): &mut (Cow<'_, Sum>, Option<Cow<'_, Sum>>)| {
-                total.to_mut().merge(sum);
-                if let (Some(total), Some(over)) = (total_over, over) {
-                    total.to_mut().merge(over);
-                }
-            };
-            totals.entry(group).and_modify(add).or_insert((Cow::Borrowed(sum), over.map(Cow::Borrowed)));
+            let sums = || ranking_metrics.iter().map(|metric| self.parts.sum(*metric, sums));
+            totals
+                .entry(group)
+                .and_modify(|totals| totals.iter_mut().zip(sums()).for_each(|(total, sum)| total.to_mut().merge(sum)))
+                .or_insert_with(|| sums().map(Cow::Borrowed).collect());
         }
-        let figure = |(sum, over): &(Cow<'_, Sum>, Option<Cow<'_, Sum>>)| {
-            let figure = self.parts.figure(order.metric?, (sum, over.as_deref()));
-            figure.map(|figure| figure.value)
+        let figure = |totals: &[Cow<'_, Sum>]| {
+            let said = |place: usize| totals.get(place)?.figure(&self.parts.metrics()[ranking_metrics[place]].stat);
+            Some(ranking?.0.estimate(said(0), said(1))?.value)
         };
         let mut ranked: Vec<(&str, Option<f64>)> = totals.iter().map(|(group, sums)| (*group, figure(sums))).collect();
         let limit = self.plan.question.limit;

@@ -8,7 +8,7 @@ use jiff::tz::TimeZone;
 use thiserror::Error;
 
 use crate::filter::{Filter, Truth};
-use crate::question::{Metric, Question, Stat};
+use crate::question::{Figure, Question, Stat};
 use crate::rollup;
 
 /// The version byte of a cube's row in a store.
@@ -138,8 +138,8 @@ impl From<&cube::Cube> for Cube {
 impl Plan {
     /// Plans a question over the default cubes and those that the client has beside them.
     pub fn new(question: Question, own: &[Cube], zone: &TimeZone) -> Result<Plan, PlanError> {
-        let received = question.metrics[0].is_received();
-        let terms = || question.metrics.iter().flat_map(Metric::terms);
+        let received = question.metrics[0].metric.is_received();
+        let terms = || question.metrics.iter().flat_map(Figure::metrics);
         if terms().any(|metric| metric.is_received() != received) {
             return Err(PlanError::Mixed);
         }
@@ -275,6 +275,13 @@ mod tests {
             ("metric=users&group_by=channel", "channel"),
             ("metric=events&group_by=bot", "bot"),
             ("metric=page_views&filter=bot:Googlebot", "bot"),
+            ("metric=error_rate", "event_type"),
+            ("metric=events&group_by=country&group_by=device", "audience"),
+            ("metric=events&filter=utm_source^x and referrer=y", "source"),
+            // Events without a country are in no cube of countries.
+            ("metric=events&filter=country=US", "country"),
+            ("metric=events&filter=country!=US", "audience"),
+            ("metric=events&filter=country!=US&group_by=country", "country"),
             ("metric=received:late", "received"),
             ("metric=received:late&group_by=reason", "received"),
         ] {
@@ -288,12 +295,16 @@ mod tests {
             ("metric=page_views&group_by=page", vec!["page", "event_type"], false),
             ("metric=events&group_by=colour&filter=page:/", vec!["colour", "page"], false),
             ("metric=p95:x&group_by=country", vec!["country"], true),
+            ("metric=events&filter=page!=/", vec!["page", "event_type"], false),
+            ("metric=events&filter=not (page=/ or plan=pro)", vec!["page", "plan", "event_type"], false),
         ] {
             let dimensions = dimensions.into_iter().map(str::to_owned).collect();
             assert_eq!(plan(query, &[]), Err(PlanError::NoCube { dimensions, digest }), "{query}");
         }
         assert_eq!(plan("metric=events&metric=received:late", &[]), Err(PlanError::Mixed));
         assert_eq!(plan("metric=received:late&group_by=page", &[]), Err(PlanError::OfReceived));
+        let filters = (0..8).map(|n| format!("&filter=d{n}:x")).collect::<String>();
+        assert_eq!(plan(&format!("metric=events&group_by=d9{filters}"), &[]), Err(PlanError::TooManyDimensions));
         let own = Cube { name: "views".into(), dimensions: vec!["page".into(), "event_type".into()], digest: false };
         assert_eq!(&*plan("metric=page_views&group_by=page", &[own]).unwrap().cube.name, "views");
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use catchment_cells::key::is_name;
 use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX};
 use catchment_cells::metric::ACTIVE_USERS;
-pub use catchment_cells::metric::{Metric, Stat};
+pub use catchment_cells::metric::{Figure, Metric, Stat};
 use jiff::Timestamp;
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -29,7 +29,7 @@ const ACTIVE: Last = Last::minutes(5);
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Question {
     /// The figures, in the order that they were asked for.
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<Figure>,
     /// The first minute.
     pub start: i64,
     /// The minute after the last.
@@ -149,7 +149,7 @@ impl Question {
 
     /// Refuses what is not answered by cells.
     pub fn check_cells(&self) -> Result<(), QuestionError> {
-        if self.metrics.iter().flat_map(Metric::terms).any(|metric| metric.only.is_some()) {
+        if self.metrics.iter().flat_map(Figure::metrics).any(|metric| metric.only.is_some()) {
             return error(
                 "metric",
                 "cells are of all their events: ask for one type in the filter, as in event_type=page_view",
@@ -173,6 +173,10 @@ impl Question {
         if self.order != by_first {
             return error("order", "a live view has those groups first that have most of the first metric");
         }
+        if let Some(ratio) = self.metrics.iter().find(|metric| metric.over.is_some()) {
+            let problem = format!("a live view has no ratios: follow both metrics of {}", ratio.name);
+            return error("metric", problem);
+        }
         if self.window != 1 {
             return error("window", "a live view has none: follow the buckets, whose users can be merged");
         }
@@ -186,7 +190,7 @@ impl Question {
 /// The parameters of a question, as far as they were read.
 #[derive(Debug, Default)]
 struct Draft<'a> {
-    metrics: Vec<Metric>,
+    metrics: Vec<Figure>,
     filters: Vec<Filter>,
     values: Budget,
     group_by: Vec<String>,
@@ -204,7 +208,7 @@ impl<'a> Draft<'a> {
     fn take(&mut self, name: &str, value: Cow<'a, str>) -> Result<(), QuestionError> {
         let once = match name {
             "metric" => {
-                let metric = Metric::parse(&value).or_else(|problem| error(name, problem.to_string()))?;
+                let metric = Figure::parse(&value).or_else(|problem| error(name, problem.to_string()))?;
                 if self.metrics.iter().any(|other| other.name == metric.name) {
                     return error(name, format!("{value} is asked for twice"));
                 }
@@ -358,7 +362,7 @@ fn crop(text: &str) -> String {
 }
 
 /// A metric of the question, or `group`, and `asc` or `desc`.
-fn parse_order(text: Option<&str>, metrics: &[Metric]) -> Result<Order, QuestionError> {
+fn parse_order(text: Option<&str>, metrics: &[Figure]) -> Result<Order, QuestionError> {
     let Some(text) = text else { return Ok(Order { metric: Some(0), descending: true }) };
     let (name, descending) = match text.rsplit_once(' ') {
         // An event type may end so.
@@ -445,7 +449,10 @@ mod tests {
             "metric=page_views&metric=p95:duration&start=2024-01-01&end=2024-01-02T12:30:00+02:00\
              &granularity=6h&group_by=country&filter=plan:pro:x&limit=3",
         );
-        let metric = |name: &str, stat, only| Metric { name: name.into(), stat, only, over: None };
+        let metric = |name: &str, stat, only| {
+            let metric = Metric { name: name.into(), stat, only };
+            Figure { name: name.into(), metric, over: None }
+        };
         assert_eq!(
             question,
             Ok(Question {

@@ -379,6 +379,7 @@ async fn who_may_not_or_says_nonsense_is_told_so() {
         ("metric=events&last=1h&group_by=country&group_by=device", 400),
         ("metric=events&last=7d&granularity=1d&window=2d", 400),
         ("metric=events&last=7d&compare=previous", 400),
+        ("metric=error_rate&last=7d", 400),
         ("metric=events&last=7d&group_by=page&order=group", 400),
         ("%zz\u{0}", 400),
     ] {

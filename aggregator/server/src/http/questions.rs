@@ -8,7 +8,7 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catchment_aggregator_core::answer::Row;
-use catchment_aggregator_core::question::{Metric, parameters};
+use catchment_aggregator_core::question::{Figure, parameters};
 use catchment_aggregator_core::{Answer, Plan, Question};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
@@ -234,7 +234,7 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -
 
 fn row_json(row: &Row, question: &Question) -> Value {
     let values = question.metrics.iter().zip(&row.figures).enumerate();
-    let value = |(index, (metric, figure)): (usize, (&Metric, &Option<Estimate>))| {
+    let value = |(index, (metric, figure)): (usize, (&Figure, &Option<Estimate>))| {
         let mut value = figure.as_ref().map_or(Value::Null, figure_json);
         if let Some(before) = &row.before {
             let before = before.get(index).copied().flatten();
