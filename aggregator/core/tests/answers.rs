@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use catchment_aggregator_core::answer::{Answer, Row, TooMuch};
 use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
 use catchment_aggregator_core::memtable::add_counters;
+use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::{Memtable, Plan, Question};
 use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::CellKey;
@@ -399,6 +400,118 @@ proptest! {
         for asked in asked {
             let answered = rows.answer(&memtable, asked.question());
             prop_assert_eq!(answered, asked.naive(&events), "{:?}", asked.query());
+        }
+    }
+}
+
+proptest! {
+    #[test]
+    fn the_period_before_stands_beside(
+        events in prop::collection::vec(event(), 0..120),
+        days in 1i64..=2,
+        granularity in prop::sample::select(vec![0, 60, 360, 1_440]),
+        flushed: bool,
+    ) {
+        let length = days * 1_440;
+        let start = FIRST + length;
+        let asked = Asked {
+            start,
+            end: start + length,
+            granularity,
+            window: 1,
+            group_by: Vec::new(),
+            filter: None,
+            order: ORDERS[0],
+            limit: 10,
+            page_views_first: false,
+        };
+        let (mut memtable, mut rows) = (Memtable::default(), Rows::default());
+        let mut block = CellsBlock::default();
+        events.iter().for_each(|event| event.add_to(&mut block));
+        memtable.merge(block);
+        if flushed {
+            rows.flush(&mut memtable);
+        }
+        let mut query = asked.query();
+        query.push(("compare", "previous".into()));
+        let question = Question::parse(query.iter().map(|(name, value)| (*name, value.as_str())), 0, &TimeZone::UTC);
+        let mut expected: BTreeMap<i64, Row> = BTreeMap::new();
+        let none = |bucket| {
+            let zeros = asked.figures(&[]);
+            Row { bucket, group: Vec::new(), figures: zeros.clone(), before: Some(zeros) }
+        };
+        for row in asked.naive(&events) {
+            expected.entry(row.bucket).or_insert_with(|| none(row.bucket)).figures = row.figures;
+        }
+        for row in (Asked { start: FIRST, end: start, ..asked.clone() }).naive(&events) {
+            let bucket = row.bucket + length;
+            expected.entry(bucket).or_insert_with(|| none(bucket)).before = Some(row.figures);
+        }
+        prop_assert_eq!(rows.answer(&memtable, question.unwrap()), expected.into_values().collect::<Vec<_>>());
+    }
+
+    /// Two pages are one value in the cells: what the events say is within the bounds.
+    #[test]
+    fn folded_values_widen_bounds(
+        events in prop::collection::vec(event(), 0..60),
+        filter in prop::sample::select(&["page=/a", "page=/b", "page!=/a", "page^\"/\"", "page in (/, /c)", "not page in (/b, /c)"][..]),
+        event_type in prop::option::of(prop::sample::select(vec!["page_view", "buy"])),
+    ) {
+        let passes = |event: &&Event| {
+            let page = event.page.unwrap_or_default();
+            event.client == 0 && event.page.is_some() && event_type.is_none_or(|name| event.event_type == name) && match filter {
+                "page=/a" => page == "/a",
+                "page=/b" => page == "/b",
+                "page!=/a" => page != "/a",
+                "page^\"/\"" => true,
+                "page in (/, /c)" => ["/", "/c"].contains(&page),
+                _ => !["/b", "/c"].contains(&page),
+            }
+        };
+        let mut memtable = Memtable::default();
+        let mut block = CellsBlock::default();
+        for event in &events {
+            let page = event.page.map(|page| if ["/b", "/c"].contains(&page) { OTHER } else { page });
+            let event = Event { page, ..event.clone() };
+            let section = block.0.entry(client(event.client)).or_default();
+            let cells = section.entry("views".into()).or_default();
+            cells.dimensions = ["page", "event_type"].map(Box::from).into();
+            let values = vec![page.map(Box::from), Some(event.event_type.into())];
+            let cell = cells.buckets.entry(event.minute).or_default().entry(values).or_default();
+            cell.count += 1;
+            cell.users.insert(Coupon::of(event.user));
+            if let Some(price) = event.price {
+                cell.record("price", price, false);
+            }
+        }
+        memtable.merge(block);
+        let own = Cube { name: "views".into(), dimensions: ["page", "event_type"].map(Box::from).into(), digest: false };
+        let mut query = vec![("start", "2023-12-30"), ("end", "2024-01-03"), ("filter", filter), ("filter", "page^\"\"")];
+        let metrics = ["events", "users", "sum:price", "avg:price", "min:price", "max:price"];
+        query.extend(metrics.map(|metric| ("metric", metric)));
+        let only = event_type.map(|name| format!("event_type={name}"));
+        query.extend(only.as_deref().map(|only| ("filter", only)));
+        let question = Question::parse(query, 0, &TimeZone::UTC).unwrap();
+        let mut answer = Answer::new(Plan::new(question, &[own], &TimeZone::UTC).unwrap());
+        for (minute, values, cell) in memtable.scan(&client(0), "views", FIRST, FIRST + MINUTES) {
+            answer.add(minute, values, cell).unwrap();
+        }
+        let rows = answer.rows().unwrap();
+        let truth: Vec<&Event> = events.iter().filter(passes).collect();
+        let Some(row) = rows.first() else {
+            prop_assert!(truth.is_empty());
+            return Ok(());
+        };
+        let of_all = Asked {
+            start: 0, end: 1, granularity: 0, window: 1, group_by: vec!["page"], filter: None, order: ORDERS[0], limit: 1,
+            page_views_first: false,
+        };
+        for (figure, truth) in row.figures.iter().zip(of_all.figures(&truth)) {
+            if let (Some(figure), Some(truth)) = (figure, truth) {
+                let slack = truth.value.abs() * 1e-9;
+                prop_assert!(figure.lower - slack <= truth.value && truth.value <= figure.upper + slack, "{figure:?} {truth:?}");
+                prop_assert!(!figure.exact || figure.value == truth.value);
+            }
         }
     }
 }
