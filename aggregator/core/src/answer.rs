@@ -116,7 +116,7 @@ impl Answer {
         Answer { plan, parts, only, sums, possible, cells: None, last: None, group: String::new(), bytes: 0, bytes_max }
     }
 
-    /// One that keeps the cells themselves, too, merged for each bucket and group; the question must [let it](Question::check_cells).
+    /// One that keeps the cells themselves, too, merged for each bucket and group; the question must [let it](crate::Question::check_cells).
     pub fn keeping_cells(self) -> Answer {
         Answer { cells: Some(Table::new()), ..self }
     }
