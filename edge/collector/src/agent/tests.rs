@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::*;
 
 const NONE: &str = "";
@@ -116,4 +118,20 @@ fn each_bot_is_known_by_its_texts_under_a_name_that_a_header_takes() {
         }
     }
     assert!(lines > 1_000);
+}
+
+proptest! {
+    #[test]
+    fn any_agent_is_kept_as_it_is_told(
+        agent in "(Mozilla/5.0|Opera/|)( ?(Windows|iPad|Chrome/1|Goog|lebot/|bot|SSL Labs|é|\\PC)){0,9}",
+        brands in any::<String>(),
+        platform in any::<String>(),
+    ) {
+        let known = Agent::of(&agent, Hints { brands: &brands, platform: &platform });
+        let mut bytes = Vec::new();
+        known.encode(true, &mut bytes);
+        let mut reader = Reader::new(&bytes);
+        prop_assert_eq!(Agent::decode(&mut reader, true), Ok(known));
+        prop_assert!(reader.finish().is_ok());
+    }
 }

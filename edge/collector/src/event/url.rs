@@ -74,6 +74,8 @@ impl<'a> Fields<'a> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::event::Event;
 
@@ -128,6 +130,24 @@ mod tests {
                     format!(r#"{{"event_id":"a","event_type":"t","timestamp":1,"properties":{{"{name}":{value}}}}}"#);
                 assert_eq!(read(&json).measures().len(), usize::from(value == "7"), "{json}");
             }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_address_leaves_its_query_behind(
+            host in "[a-zé.:@-]{0,12}",
+            path in "(/[a-z%é]{0,4}){0,3}",
+            query in "[a-z&=%+#?é]{0,40}",
+            referrer in "[a-z:/?#@.é]{0,30}",
+        ) {
+            let event = serde_json::json!({
+                "event_id": "a", "event_type": "t", "timestamp": 1, "referrer": referrer,
+                "page": format!("https://{host}{path}?{query}"),
+            })
+            .to_string();
+            let event = Event::read(&event).unwrap();
+            prop_assert_eq!(event.text(Field::Page), Some(if path.is_empty() { "/" } else { &path }));
         }
     }
 }
