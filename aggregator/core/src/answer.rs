@@ -359,6 +359,13 @@ impl Answer {
         if self.plan.question.group_by.is_empty() {
             return None;
         }
+        let limit = self.plan.question.limit;
+        let all: HashSet<&Box<str>> =
+            self.sums.values().flat_map(HashMap::keys).filter(|group| ***group != *OTHER).collect();
+        if all.len() <= limit {
+            // Merging a month's users of each to rank them would cost more than all the rest.
+            return Some(all.into_iter().cloned().collect());
+        }
         // The metrics that order groups: one, two of a ratio, or none.
         let first = self.plan.question.order.metric;
         let ranking = first.and_then(|first| Some((&self.plan.question.metrics[first], self.places().nth(first)?)));
@@ -377,11 +384,8 @@ impl Answer {
             Some(ranking?.0.estimate(said(0), said(1))?.value)
         };
         let mut ranked: Vec<(&str, Option<f64>)> = totals.iter().map(|(group, sums)| (*group, figure(sums))).collect();
-        let limit = self.plan.question.limit;
-        if ranked.len() > limit {
-            ranked.select_nth_unstable_by(limit, |a, b| self.compare((a.1, a.0), (b.1, b.0)));
-            ranked.truncate(limit);
-        }
+        ranked.select_nth_unstable_by(limit, |a, b| self.compare((a.1, a.0), (b.1, b.0)));
+        ranked.truncate(limit);
         Some(ranked.into_iter().map(|(group, _)| group.into()).collect())
     }
 

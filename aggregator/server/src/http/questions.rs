@@ -7,16 +7,15 @@ use axum::body::Body;
 use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use catchment_aggregator_core::answer::Row;
-use catchment_aggregator_core::question::{Figure, parameters};
-use catchment_aggregator_core::{Answer, Plan, Question};
+use catchment_aggregator_core::question::parameters;
+use catchment_aggregator_core::{Answer, Plan, Question, json};
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::key::Tier;
 use catchment_cells::merged;
-use catchment_cells::{ClientId, Estimate, Secret};
+use catchment_cells::{ClientId, Secret};
 use jiff::Timestamp;
-use serde_json::{Map, Number, Value, json};
+use serde_json::{Value, json};
 use tracing::error;
 
 use super::problem::Problem;
@@ -215,7 +214,7 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -
         None => answered.answer.rows(),
         Some(before) => answered.answer.rows_against(&cells.answer(client, Answer::new(before), deadline)?.answer),
     };
-    let results: Vec<Value> = rows.map_err(AnswerError::from)?.iter().map(|row| row_json(row, &question)).collect();
+    let rows = rows.map_err(AnswerError::from)?;
     let mut meta = json!({
         "confidence": CONFIDENCE,
         "as_of": answered.as_of.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string()),
@@ -224,63 +223,10 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -
         "source": "cells",
     });
     if let Some((start, end)) = question.before {
-        meta["before"] = json!({ "start": time(start), "end": time(end) });
+        meta["before"] = json!({ "start": json::time(start), "end": json::time(end) });
     }
-    let mut body = json!({ "meta": meta });
-    // Moved in: the macro would copy them.
-    body["results"] = results.into();
-    Ok(body.to_string())
-}
-
-fn row_json(row: &Row, question: &Question) -> Value {
-    let values = question.metrics.iter().zip(&row.figures).enumerate();
-    let value = |(index, (metric, figure)): (usize, (&Figure, &Option<Estimate>))| {
-        let mut value = figure.as_ref().map_or(Value::Null, figure_json);
-        if let Some(before) = &row.before {
-            let before = before.get(index).copied().flatten();
-            let change = figure.zip(before).and_then(|(now, before)| now.over(before)).map(|ratio| Estimate {
-                value: ratio.value - 1.0,
-                lower: ratio.lower - 1.0,
-                upper: ratio.upper - 1.0,
-                ..ratio
-            });
-            if value.is_null() {
-                value = json!({ "value": null, "lower": null, "upper": null, "exact": false });
-            }
-            value["previous"] = before.as_ref().map_or(Value::Null, figure_json);
-            value["change"] = change.as_ref().map_or(Value::Null, figure_json);
-        }
-        (metric.name.clone(), value)
-    };
-    let values: Map<String, Value> = values.map(value).collect();
-    let group = match &row.group[..] {
-        [] => Value::Null,
-        [one] => Value::from(&**one),
-        several => several.iter().map(|value| &**value).collect(),
-    };
-    json!({ "time": time(row.bucket), "group": group, "values": values })
-}
-
-/// A minute as text; null beyond the calendar.
-fn time(minute: i64) -> Option<String> {
-    Timestamp::from_second(minute * 60).map(|time| time.to_string()).ok()
-}
-
-fn figure_json(figure: &Estimate) -> Value {
-    json!({
-        "value": number(figure.value),
-        "lower": number(figure.lower),
-        "upper": number(figure.upper),
-        "exact": figure.exact,
+    json::answer(&meta, &rows, &question).map_err(|error| {
+        error!(%error, "an answer can't be written");
+        Problem::ours("the question could not be answered")
     })
-}
-
-/// A whole number without a fraction, as far as it is one in every reader.
-fn number(value: f64) -> Value {
-    const WHOLE_MAX: f64 = (1u64 << 53) as f64;
-    if value.fract() == 0.0 && value.abs() <= WHOLE_MAX {
-        Value::from(value as i64)
-    } else {
-        Number::from_f64(value).map_or(Value::Null, Value::Number)
-    }
 }
