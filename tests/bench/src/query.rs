@@ -186,10 +186,11 @@ async fn fill(figures: &mut Figures, cluster: &mut Cluster, events: u64, raw: &P
     making.await.map_err(Failure::at("making the events"))??;
     figures.say("frames", count);
     figures.measured("taken_events_per_s", events as f64 / began.elapsed().as_secs_f64());
-    let (mut folded, mut quiet_since) = (0.0, Instant::now());
+    let sent = Instant::now();
+    let (mut folded, mut quiet_since) = (0.0, sent);
     while cluster.counter("catchment_memtable_bytes").await? > 0.0 || quiet_since.elapsed() < QUIET {
-        if began.elapsed() > PATIENCE + Duration::from_secs(events / 10_000) {
-            return Err(Failure("not all is flushed and folded".into()));
+        if sent.elapsed() > PATIENCE {
+            return Err(Failure(format!("not all is flushed and folded {PATIENCE:?} after it was sent")));
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
         let now = cluster.counter("catchment_folded_rows_total").await?;
