@@ -38,7 +38,8 @@ pub struct Row {
     /// The bucket's start.
     #[serde(deserialize_with = "time")]
     pub time: Timestamp,
-    /// The dimension's value.
+    /// The dimension's value; those of several, with U+0001 between them.
+    #[serde(default, deserialize_with = "group")]
     pub group: Option<String>,
     /// Metric → value; null where there is nothing to tell.
     pub values: BTreeMap<String, Option<Value>>,
@@ -169,6 +170,20 @@ fn query(pairs: &[(&str, String)]) -> String {
             .collect()
     };
     pairs.iter().map(|(name, value)| format!("{name}={}", encode(value))).collect::<Vec<_>>().join("&")
+}
+
+fn group<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Option<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Group {
+        One(String),
+        Several(Vec<String>),
+    }
+    let group = Option::<Group>::deserialize(deserializer)?;
+    Ok(group.map(|group| match group {
+        Group::One(value) => value,
+        Group::Several(values) => values.join("\u{1}"),
+    }))
 }
 
 fn time<'de, D: Deserializer<'de>>(deserializer: D) -> std::result::Result<Timestamp, D::Error> {

@@ -2,6 +2,11 @@
 
 use catchment_cells::cube;
 use catchment_harness::{Question, Random};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use crate::sql::OTHER;
 
 pub(crate) const MINUTE_MS: i64 = 60_000;
 const HOUR: i64 = 60;
@@ -17,9 +22,19 @@ pub(crate) struct Asked {
     pub(crate) metrics: Vec<Metric>,
     pub(crate) time: Time,
     pub(crate) granularity: Granularity,
-    pub(crate) group_by: Option<String>,
+    pub(crate) group_by: Vec<String>,
     pub(crate) filters: Vec<Filter>,
+    /// By default, by the first metric.
+    pub(crate) order: Option<Order>,
     pub(crate) limit: Option<usize>,
+}
+
+/// In which order groups come, and which are told apart.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Order {
+    /// The place of the metric; `None`: by their values.
+    pub(crate) metric: Option<usize>,
+    pub(crate) ascending: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -29,6 +44,8 @@ pub(crate) enum Metric {
     Users,
     /// Events of a type.
     Count(String),
+    /// Users of events of a type.
+    UsersOf(String),
     /// What was received, by reason.
     Received(String),
     /// Of a measure.
@@ -49,22 +66,36 @@ pub(crate) enum Stat {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Time {
     Between(i64, i64),
-    /// The last so many units of so many minutes, the present one included.
-    Last(i64, i64),
+    /// The last so many units, the present one included.
+    Last(i64, Unit),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Granularity {
     All,
-    Minutes(i64),
-    Days(i64),
+    Each(i64, Unit),
 }
 
-/// A dimension that must have a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Minute,
+    Hour,
+    Day,
+    Week,
+    Month,
+}
+
+/// Which events are asked about. An event without a dimension equals nothing, and begins with nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Filter {
-    pub(crate) dimension: String,
-    pub(crate) value: String,
+pub(crate) enum Filter {
+    /// `dimension:value`.
+    Plain(String, String),
+    Is(String, String),
+    In(String, Vec<String>),
+    Prefix(String, String),
+    Not(Box<Filter>),
+    All(Vec<Filter>),
+    Any(Vec<Filter>),
 }
 
 /// What is known of a table, to ask of what is there.
@@ -90,6 +121,7 @@ impl Metric {
             Metric::PageViews => "page_views".into(),
             Metric::Users => "users".into(),
             Metric::Count(event_type) => format!("count:{event_type}"),
+            Metric::UsersOf(event_type) => format!("users:{event_type}"),
             Metric::Received(reason) => format!("received:{reason}"),
             Metric::Of(stat, measure) => match stat {
                 Stat::Sum => format!("sum:{measure}"),
@@ -105,9 +137,133 @@ impl Metric {
     pub(crate) fn only(&self) -> Option<(&'static str, &str)> {
         match self {
             Metric::PageViews => Some(("event_type", "page_view")),
-            Metric::Count(event_type) => Some(("event_type", event_type)),
+            Metric::Count(event_type) | Metric::UsersOf(event_type) => Some(("event_type", event_type)),
             Metric::Received(reason) => Some(("reason", reason)),
             _ => None,
+        }
+    }
+
+    pub(crate) fn is_users(&self) -> bool {
+        matches!(self, Metric::Users | Metric::UsersOf(_))
+    }
+}
+
+impl Unit {
+    fn suffix(self) -> &'static str {
+        match self {
+            Unit::Minute => "m",
+            Unit::Hour => "h",
+            Unit::Day => "d",
+            Unit::Week => "w",
+            Unit::Month => "mo",
+        }
+    }
+
+    /// Its length in minutes, that of a month roughly.
+    fn minutes(self) -> i64 {
+        match self {
+            Unit::Minute => 1,
+            Unit::Hour => HOUR,
+            Unit::Day => DAY,
+            Unit::Week => 7 * DAY,
+            Unit::Month => 30 * DAY,
+        }
+    }
+
+    /// The start of the one that a minute lies in, or of the `n`th after it.
+    pub(crate) fn start(self, minute: i64, n: i64) -> i64 {
+        match self {
+            // 1970 began on a Thursday.
+            Unit::Week => {
+                let monday = minute - (minute + 3 * DAY).rem_euclid(7 * DAY);
+                monday + n * 7 * DAY
+            }
+            Unit::Month => {
+                let months = month(minute) + n;
+                let (year, month) = (1970 + months.div_euclid(12), 1 + months.rem_euclid(12));
+                let first = DateTime::new(year as i16, month as i8, 1, 0, 0, 0, 0).unwrap_or_default();
+                first.to_zoned(TimeZone::UTC).map_or(0, |zoned| zoned.timestamp().as_second() / 60)
+            }
+            _ => (minute.div_euclid(self.minutes()) + n) * self.minutes(),
+        }
+    }
+}
+
+/// Months from 1970 to the one that a minute lies in.
+pub(crate) fn month(minute: i64) -> i64 {
+    let zoned = Timestamp::from_second(minute * 60).unwrap_or_default().to_zoned(TimeZone::UTC);
+    (i64::from(zoned.year()) - 1970) * 12 + i64::from(zoned.month()) - 1
+}
+
+/// A word in quotes.
+fn quoted(word: &str) -> String {
+    format!("\"{}\"", word.replace('\\', "\\\\").replace('"', "\\\""))
+}
+
+impl Filter {
+    fn text(&self) -> String {
+        let joined = |filters: &[Filter], word: &str| {
+            let filters: Vec<String> = filters.iter().map(|filter| format!("({})", filter.text())).collect();
+            filters.join(word)
+        };
+        match self {
+            Filter::Plain(dimension, value) => format!("{dimension}:{value}"),
+            Filter::Is(dimension, value) => format!("{dimension} = {}", quoted(value)),
+            Filter::Prefix(dimension, value) => format!("{dimension}^{}", quoted(value)),
+            Filter::In(dimension, values) => {
+                let values: Vec<String> = values.iter().map(|value| quoted(value)).collect();
+                format!("{dimension} in ({})", values.join(", "))
+            }
+            Filter::Not(filter) => match &**filter {
+                Filter::Is(dimension, value) => format!("{dimension} != {}", quoted(value)),
+                filter => format!("not ({})", filter.text()),
+            },
+            Filter::All(filters) => joined(filters, " and "),
+            Filter::Any(filters) => joined(filters, " or "),
+        }
+    }
+
+    /// Whether it lets in who has none of the dimensions.
+    fn of_nothing(&self) -> bool {
+        match self {
+            Filter::Plain(..) | Filter::Is(..) | Filter::In(..) | Filter::Prefix(..) => false,
+            Filter::Not(filter) => !filter.of_nothing(),
+            Filter::All(filters) => filters.iter().all(Filter::of_nothing),
+            Filter::Any(filters) => filters.iter().any(Filter::of_nothing),
+        }
+    }
+
+    fn random(random: &mut Random, dimensions: &[&(String, Vec<String>)], depth: u64) -> Filter {
+        let (dimension, values) = pick(random, dimensions);
+        let value = |random: &mut Random| {
+            if one_in(random, 20) { "(nobody's)".into() } else { pick(random, values).clone() }
+        };
+        let several = |random: &mut Random| {
+            (0..random.between(1, 4)).map(|_| Filter::random(random, dimensions, depth - 1)).collect()
+        };
+        match random.between(0, if depth > 0 { 8 } else { 4 }) {
+            0 | 1 => Filter::Is(dimension.clone(), value(random)),
+            2 => Filter::In(dimension.clone(), (0..random.between(1, 5)).map(|_| value(random)).collect()),
+            3 => {
+                let value = value(random);
+                let front = random.between(0, 1 + value.chars().count() as u64) as usize;
+                Filter::Prefix(dimension.clone(), value.chars().take(front).collect())
+            }
+            4 | 5 => Filter::Not(Filter::random(random, dimensions, depth - 1).into()),
+            6 => Filter::All(several(random)),
+            _ => Filter::Any(several(random)),
+        }
+    }
+
+    /// The dimensions that it is about.
+    fn dimensions(&self) -> Vec<String> {
+        match self {
+            Filter::Plain(dimension, _)
+            | Filter::Is(dimension, _)
+            | Filter::In(dimension, _)
+            | Filter::Prefix(dimension, _) => vec![dimension.clone()],
+            Filter::Not(filter) => filter.dimensions(),
+            Filter::All(filters) | Filter::Any(filters) => filters.iter().flat_map(Filter::dimensions).collect(),
         }
     }
 }
@@ -119,26 +275,21 @@ impl Asked {
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
         let granularity = match self.granularity {
             Granularity::All => "all".into(),
-            Granularity::Minutes(n) if n % HOUR == 0 => format!("{}h", n / HOUR),
-            Granularity::Minutes(n) => format!("{n}m"),
-            Granularity::Days(n) => format!("{n}d"),
+            Granularity::Each(n, unit) => format!("{n}{}", unit.suffix()),
         };
         let mut question = match self.time {
             Time::Between(start, end) => Question::of(&names, start * MINUTE_MS, end * MINUTE_MS, &granularity),
-            Time::Last(n, unit) => {
-                let unit = match unit {
-                    DAY => "d",
-                    HOUR => "h",
-                    _ => "m",
-                };
-                Question::last(&names, &format!("{n}{unit}"), &granularity)
-            }
+            Time::Last(n, unit) => Question::last(&names, &format!("{n}{}", unit.suffix()), &granularity),
         };
-        if let Some(dimension) = &self.group_by {
+        for dimension in &self.group_by {
             question = question.with("group_by", dimension);
         }
-        for Filter { dimension, value } in &self.filters {
-            question = question.with("filter", format!("{dimension}:{value}"));
+        for filter in &self.filters {
+            question = question.with("filter", filter.text());
+        }
+        if let Some(Order { metric, ascending }) = self.order {
+            let by = metric.map_or("group".into(), |metric| self.metrics[metric].name());
+            question = question.with("order", format!("{by} {}", if ascending { "asc" } else { "desc" }));
         }
         match self.limit {
             Some(limit) => question.with("limit", limit),
@@ -151,10 +302,15 @@ impl Asked {
         match self.time {
             Time::Between(start, end) => (start, end),
             Time::Last(n, unit) => {
-                let end = now_ms.div_euclid(MINUTE_MS).div_euclid(unit) * unit + unit;
-                (end - n * unit, end)
+                let now = now_ms.div_euclid(MINUTE_MS);
+                (unit.start(now, 1 - n), unit.start(now, 1))
             }
         }
+    }
+
+    /// How groups come.
+    pub(crate) fn order(&self) -> Order {
+        self.order.unwrap_or(Order { metric: Some(0), ascending: false })
     }
 
     /// Groups that are told apart.
@@ -164,17 +320,42 @@ impl Asked {
 
     /// Makes one up that some cube answers.
     pub(crate) fn random(random: &mut Random, facts: &Facts) -> Asked {
-        let mut needed = Vec::new();
-        let group_by = one_in(random, 2).then(|| pick(random, &facts.dimensions).0.clone());
-        needed.extend(group_by.clone());
-        let mut filters: Vec<Filter> = Vec::new();
+        let mut needed: Vec<String> = Vec::new();
+        let mut group_by: Vec<String> = Vec::new();
         for _ in 0..random.between(0, 4) {
-            let (dimension, values) = pick(random, &facts.dimensions);
-            let known = filters.iter().any(|filter| filter.dimension == *dimension);
-            if !known && is_covered(&needed, Some(dimension), false) {
-                let value = if one_in(random, 20) { "(nobody's)".into() } else { pick(random, values).clone() };
-                filters.push(Filter { dimension: dimension.clone(), value });
+            let dimension = &pick(random, &facts.dimensions).0;
+            if !group_by.contains(dimension) && is_covered(&needed, Some(dimension), false) {
+                group_by.push(dimension.clone());
                 needed.push(dimension.clone());
+            }
+        }
+        let mut filters: Vec<Filter> = Vec::new();
+        for _ in 0..random.between(0, 3) {
+            let fits = |(dimension, values): &&(String, Vec<String>)| {
+                // What a value was before it became the rest, nobody knows.
+                is_covered(&needed, Some(dimension), false)
+                    && !values.iter().any(|value| value == OTHER)
+                    // Of one dimension, two filters may be refused: no event has two values.
+                    && !filters.iter().flat_map(Filter::dimensions).any(|known| known == *dimension)
+            };
+            let dimensions: Vec<_> = facts.dimensions.iter().filter(fits).collect();
+            if dimensions.is_empty() {
+                break;
+            }
+            let filter = match random.between(0, 3) {
+                0 => {
+                    let (dimension, values) = pick(random, &dimensions);
+                    Filter::Plain(dimension.clone(), pick(random, values).clone())
+                }
+                _ => Filter::random(random, &dimensions, 3),
+            };
+            let mut with = [needed.clone(), filter.dimensions()].concat();
+            if filter.of_nothing() && group_by.is_empty() && !facts.received {
+                with.push("event_type".into());
+            }
+            if is_covered(&with, None, false) {
+                needed = with;
+                filters.push(filter);
             }
         }
         let mut metrics: Vec<Metric> = Vec::new();
@@ -201,14 +382,19 @@ impl Asked {
         let time = Time::random(random, facts);
         let (start, end) = match time {
             Time::Between(start, end) => (start, end),
-            Time::Last(n, unit) => (0, n * unit),
+            Time::Last(n, unit) => (0, n * unit.minutes()),
         };
-        let groups = if group_by.is_some() { limit.unwrap_or(10) as i64 + 1 } else { 1 };
+        let groups = if !group_by.is_empty() { limit.unwrap_or(10) as i64 + 1 } else { 1 };
         let granularity = match facts.received {
             true => Granularity::All,
             false => Granularity::random(random, end - start, ROWS_MAX / groups.min(ROWS_MAX)),
         };
-        Asked { metrics, time, granularity, group_by, filters, limit }
+        let order = one_in(random, 3).then(|| Order {
+            metric: (!one_in(random, 4)).then(|| random.between(0, metrics.len() as u64) as usize),
+            ascending: one_in(random, 2),
+        });
+        let order = order.filter(|_| !group_by.is_empty());
+        Asked { metrics, time, granularity, group_by, filters, order, limit }
     }
 }
 
@@ -221,18 +407,20 @@ impl Metric {
         if facts.received {
             return Metric::Received(value(random, "reason").unwrap_or_default());
         }
-        let kinds = if facts.measures.is_empty() { 5 } else { 11 };
+        let kinds = if facts.measures.is_empty() { 6 } else { 12 };
         match random.between(0, kinds) {
             0 => Metric::Events,
             1 => Metric::PageViews,
             2 => value(random, "event_type").map_or(Metric::Events, Metric::Count),
             3 | 4 => Metric::Users,
+            5 => value(random, "event_type").map_or(Metric::Users, Metric::UsersOf),
             kind => {
                 let stat = match kind {
-                    5 => Stat::Sum,
-                    6 => Stat::Avg,
-                    7 => Stat::Min,
-                    8 => Stat::Max,
+                    6 => Stat::Sum,
+                    7 => Stat::Avg,
+                    8 => Stat::Min,
+                    9 => Stat::Max,
+                    _ if one_in(random, 4) => Stat::Quantile(random.between(1, 100) as u32),
                     _ => Stat::Quantile(*pick(random, &[50, 95, 99])),
                 };
                 Metric::Of(stat, pick(random, &facts.measures).clone())
@@ -250,10 +438,11 @@ impl Time {
             return Time::Between(from, to);
         }
         if facts.live && one_in(random, 2) {
-            return match random.between(0, 3) {
-                0 => Time::Last(random.between(1, 1_441) as i64, 1),
-                1 => Time::Last(random.between(1, 100) as i64, HOUR),
-                _ => Time::Last(random.between(1, 40) as i64, DAY),
+            return match random.between(0, 5) {
+                0 | 1 => Time::Last(random.between(1, 1_441) as i64, Unit::Minute),
+                2 => Time::Last(random.between(1, 100) as i64, Unit::Hour),
+                3 => Time::Last(random.between(1, 40) as i64, Unit::Day),
+                _ => Time::Last(random.between(1, 5) as i64, *pick(random, &[Unit::Week, Unit::Month])),
             };
         }
         let mut edge = |from: i64, to: i64| {
@@ -281,24 +470,19 @@ impl Granularity {
     /// One that cuts so many minutes into so many buckets at most.
     fn random(random: &mut Random, minutes: i64, buckets_max: i64) -> Granularity {
         for _ in 0..20 {
-            let n = |random: &mut Random, to: u64| random.between(1, to) as i64;
-            let (granularity, length) = match random.between(0, 8) {
+            let (unit, most) = match random.between(0, 10) {
                 0 | 1 => break,
-                2 => (Granularity::Minutes(1), 1),
-                3 => {
-                    let n = n(random, 1_441);
-                    (Granularity::Minutes(n), n)
-                }
-                4 | 5 => {
-                    let n = n(random, 25);
-                    (Granularity::Minutes(n * HOUR), n * HOUR)
-                }
-                6 => (Granularity::Days(1), DAY),
-                _ => {
-                    let n = n(random, 367);
-                    (Granularity::Days(n), n * DAY)
-                }
+                2 => (Unit::Minute, 1),
+                3 => (Unit::Minute, 1_440),
+                4 => (Unit::Minute, 10_080),
+                5 => (Unit::Hour, 24),
+                6 => (Unit::Hour, 8_784),
+                7 => (Unit::Day, *pick(random, &[1, 7, 3_660])),
+                8 => (Unit::Week, *pick(random, &[1, 520])),
+                _ => (Unit::Month, *pick(random, &[1, 120])),
             };
+            let n = random.between(1, 1 + most) as i64;
+            let (granularity, length) = (Granularity::Each(n, unit), n * unit.minutes());
             if minutes / length < buckets_max {
                 return granularity;
             }
@@ -347,6 +531,33 @@ pub(crate) mod tests {
     }
 
     #[test]
+    fn units_start_on_the_calendar() {
+        let minute = |text: &str| text.parse::<Timestamp>().unwrap().as_second() / 60;
+        let at = minute("2024-03-01T10:17:00Z");
+        for (unit, n, start) in [
+            (Unit::Hour, 0, "2024-03-01T10:00:00Z"),
+            (Unit::Day, -1, "2024-02-29T00:00:00Z"),
+            (Unit::Week, 0, "2024-02-26T00:00:00Z"),
+            (Unit::Week, 1, "2024-03-04T00:00:00Z"),
+            (Unit::Month, 0, "2024-03-01T00:00:00Z"),
+            (Unit::Month, -3, "2023-12-01T00:00:00Z"),
+        ] {
+            assert_eq!(unit.start(at, n), minute(start), "{unit:?} {n}");
+        }
+    }
+
+    #[test]
+    fn filters_are_written_with_quotes() {
+        let is = |value: &str| Filter::Is("page".into(), value.into());
+        let filter = Filter::Any(vec![
+            Filter::Not(is("a\\\"b").into()),
+            Filter::All(vec![is("x"), Filter::Prefix("page".into(), "".into())]),
+        ]);
+        assert_eq!(filter.text(), r#"(page != "a\\\"b") or ((page = "x") and (page^""))"#);
+        assert!(filter.of_nothing());
+    }
+
+    #[test]
     fn a_seed_repeats_its_question_and_all_kinds_are_asked() {
         let mut seen = HashSet::new();
         for seed in 0..2_000 {
@@ -356,25 +567,44 @@ pub(crate) mod tests {
             assert!(start < end && !asked.metrics.is_empty());
             let mut see = |what: &str| _ = seen.insert(what.to_owned());
             asked.metrics.iter().for_each(|metric| see(metric.name().split(':').next().unwrap()));
-            see(if asked.group_by.is_some() { "grouped" } else { "whole" });
-            asked.filters.iter().for_each(|filter| see(&filter.dimension));
+            see(["whole", "grouped", "by two", "by three"][asked.group_by.len()]);
+            for filter in &asked.filters {
+                see(match filter {
+                    Filter::Plain(..) => ":",
+                    Filter::Is(..) => "=",
+                    Filter::In(..) => "in",
+                    Filter::Prefix(..) => "^",
+                    Filter::Not(..) => "not",
+                    Filter::All(..) => "and",
+                    Filter::Any(..) => "or",
+                });
+            }
+            if let Some(order) = asked.order {
+                see(if order.metric.is_some() { "by metric" } else { "by group" });
+            }
+            match asked.time {
+                Time::Last(_, unit) => see(&format!("last {unit:?}")),
+                Time::Between(..) => {}
+            }
             see(match asked.time {
-                Time::Last(_, 1) => "last minutes",
-                Time::Last(_, HOUR) => "last hours",
-                Time::Last(..) => "last days",
+                Time::Last(..) => "last",
                 Time::Between(start, _) if start % HOUR != 0 => "odd start",
                 Time::Between(..) => "even start",
             });
             see(match asked.granularity {
                 Granularity::All => "all",
-                Granularity::Minutes(1) => "each minute",
-                Granularity::Minutes(n) if n % HOUR != 0 => "minutes",
-                Granularity::Minutes(_) => "hours",
-                Granularity::Days(_) => "days",
+                Granularity::Each(1, _) => "each",
+                Granularity::Each(..) => "several",
             });
+            if let Granularity::Each(_, unit) = asked.granularity {
+                see(unit.suffix());
+            }
             let question = asked.question().text();
             assert!(question.contains("granularity=") && !question.contains(' '), "{question}");
         }
-        assert_eq!(seen.len(), 11 + 2 + 3 + 5 + 5, "{seen:?}");
+        // Metrics but for quantiles, groups, filters, orders, times, and granularities.
+        let quantile = |name: &String| name[1..].parse::<u32>().is_ok();
+        seen.retain(|name| !name.starts_with('p') || !quantile(name));
+        assert_eq!(seen.len(), 8 + 3 + 7 + 2 + 8 + 3 + 5, "{seen:?}");
     }
 }

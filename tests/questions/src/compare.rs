@@ -119,12 +119,17 @@ pub(crate) fn ranked(rows: &[Vec<Json>]) -> Result<Vec<Ranked>> {
     rows.iter().map(ranked).collect()
 }
 
+/// Whether a group is what the limit leaves over.
+fn is_rest(group: &str) -> bool {
+    group.split('\u{1}').all(|value| value == OTHER)
+}
+
 /// The groups that an answer tells apart.
 pub(crate) fn groups(answer: &Answer) -> Vec<&str> {
     let mut groups: Vec<&str> = answer.results.iter().filter_map(|row| row.group.as_deref()).collect();
     groups.sort_unstable();
     groups.dedup();
-    groups.retain(|group| *group != OTHER);
+    groups.retain(|group| !is_rest(group));
     groups
 }
 
@@ -145,26 +150,27 @@ pub(crate) fn top(asked: &Asked, answered: &[&str], ranked: &[Ranked]) -> Top {
     if missing.is_empty() {
         return Top::Equal;
     }
-    let metric = &asked.metrics[0];
+    let Some(metric) = asked.order().metric.map(|metric| &asked.metrics[metric]) else { return wrong() };
     // A value and half of its bounds, where it has some.
     let bound = |group: &Ranked| {
         let value = figure(metric, group.first)?;
         match metric {
-            Metric::Users if value <= USERS_COUPONS_MAX as f64 => Some((value, 1.0)),
-            Metric::Users => Some((value, USERS_BOUND * value)),
+            metric if metric.is_users() && value <= USERS_COUPONS_MAX as f64 => Some((value, 1.0)),
+            metric if metric.is_users() => Some((value, USERS_BOUND * value)),
             Metric::Of(Stat::Avg, _) => Some((value, ROUNDING * value.abs())),
             _ => None,
         }
     };
     match metric {
         Metric::Of(Stat::Quantile(_), _) => return Top::Unknown,
-        Metric::Users | Metric::Of(Stat::Avg, _) => {}
+        Metric::Of(Stat::Avg, _) => {}
+        metric if metric.is_users() => {}
         _ => return wrong(),
     }
     for missing in &missing {
         for extra in &extra {
             match (bound(missing), bound(extra)) {
-                (Some((more, a)), Some((less, b))) if more - less <= a + b => {}
+                (Some((one, a)), Some((other, b))) if (one - other).abs() <= a + b => {}
                 _ => return wrong(),
             }
         }
@@ -213,20 +219,23 @@ pub(crate) fn rows(asked: &Asked, answer: &Answer, truths: &[Truth]) -> Seen {
     seen
 }
 
-/// Rows ascend by time; groups descend by the first metric, then ascend by value, and the rest comes last.
+/// Rows ascend by time; groups come in the question's order, then ascend by value, and the rest comes last.
 fn order(asked: &Asked, answer: &Answer, seen: &mut Seen) {
-    let first = asked.metrics[0].name();
+    let order = asked.order();
+    let figure = |row: &Row| row.get(&asked.metrics[order.metric?].name()).map(|value| value.value);
+    let rest = |row: &Row| row.group.as_deref().is_some_and(is_rest);
     for two in answer.results.windows(2) {
-        let rank = |row: &Row| row.get(&first).map_or(f64::NEG_INFINITY, |value| value.value);
-        let rest = |row: &Row| row.group.as_deref() == Some(OTHER);
         let (a, b) = (&two[0], &two[1]);
-        let order = a
-            .time
-            .cmp(&b.time)
-            .then(rest(a).cmp(&rest(b)))
-            .then(rank(b).total_cmp(&rank(a)))
-            .then_with(|| a.group.cmp(&b.group));
-        if order.is_ge() {
+        let by = match (order.metric, figure(a), figure(b)) {
+            (None, ..) => a.group.cmp(&b.group),
+            (_, Some(a), Some(b)) => a.total_cmp(&b),
+            // Who has no figure is last, whatever the order.
+            (_, a, b) if order.ascending => b.is_some().cmp(&a.is_some()),
+            (_, a, b) => a.is_some().cmp(&b.is_some()),
+        };
+        let by = if order.ascending { by } else { by.reverse() };
+        let all = a.time.cmp(&b.time).then(rest(a).cmp(&rest(b))).then(by).then_with(|| a.group.cmp(&b.group));
+        if all.is_ge() {
             seen.wrong(format!("rows are out of order: {a:?}, then {b:?}"));
         }
     }
@@ -259,10 +268,10 @@ impl Seen {
         let within = answered.lower <= expected && expected <= answered.upper;
         match asked {
             _ if !(answered.lower <= answered.value && answered.value <= answered.upper) => self.wrong(told()),
-            Metric::Users if expected <= USERS_COUPONS_MAX as f64 && !answered.exact => self.wrong(told()),
+            asked if asked.is_users() && expected <= USERS_COUPONS_MAX as f64 && !answered.exact => self.wrong(told()),
             // Two may share a coupon, for which the bounds leave room.
-            Metric::Users if answered.exact && !within => self.wrong(told()),
-            Metric::Users => self.users.push(Users { truth: expected as u64, answered }),
+            asked if asked.is_users() && answered.exact && !within => self.wrong(told()),
+            asked if asked.is_users() => self.users.push(Users { truth: expected as u64, answered }),
             Metric::Of(Stat::Quantile(_), _) if exact.n > DIGEST_VALUES_MAX as u64 => {
                 self.quantiles.push(Quantile { metric, row, truth: exact, answered });
             }
@@ -314,8 +323,9 @@ mod tests {
             metrics,
             time: Time::Between(0, 60),
             granularity: Granularity::All,
-            group_by: Some("page".into()),
+            group_by: vec!["page".into()],
             filters: vec![],
+            order: None,
             limit: Some(2),
         }
     }

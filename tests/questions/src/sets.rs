@@ -118,7 +118,10 @@ impl Set {
         let path = cluster.folder().join(format!("{name}.ndjson"));
         let mut file = File::create(&path).map_err(Failure::at(path.display()))?;
         let mut received = BTreeMap::new();
+        let api = cluster.api(&self.client);
         while let Some(chunk) = self.next_chunk()? {
+            // Whose client is looked at, ships what it has at once.
+            api.count("events", (0, DAY * MINUTE_MS)).await?;
             file.write_all(&chunk.events).map_err(Failure::at(path.display()))?;
             let outcome = sender.replay(&Trace { lines: chunk.lines }).await?;
             check(&name, &outcome, &chunk.received)?;
@@ -128,14 +131,15 @@ impl Set {
         duckdb.rows(&sql::load(&name, &path.display().to_string(), &self.measures)).await?;
         std::fs::remove_file(&path).map_err(Failure::at(path.display()))?;
 
-        let api = cluster.api(&self.client);
         let extent = duckdb.rows(&sql::extent(&name)).await?;
         let [first, last, events] = [0, 1, 2].map(|column| extent[0][column].as_i64().unwrap_or_default());
         api.reaches("events", (first * MINUTE_MS, last * MINUTE_MS), events as u64, PATIENCE).await?;
         let mut dimensions = Vec::new();
         for dimension in sql::dimensions() {
             let values = strings(duckdb.rows(&sql::values(&name, dimension)).await?);
-            if !values.is_empty() {
+            // Addresses count as something else: as their hosts.
+            let addresses = dimension == "referrer" && values.iter().any(|value| value.contains("://"));
+            if !values.is_empty() && !addresses {
                 dimensions.push((dimension.to_owned(), values));
             }
         }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 
 use catchment_cells::cube;
 
-use crate::asked::{Asked, DAY, Facts, Granularity, Metric, Stat};
+use crate::asked::{Asked, DAY, Facts, Filter, Granularity, Metric, Stat, Unit, month};
 
 /// The group of what a limit leaves over.
 pub(crate) const OTHER: &str = "(other)";
+
+/// Between the values of several dimensions.
+const BETWEEN: &str = "\u{1}";
 
 /// A text.
 pub(crate) fn text(text: &str) -> String {
@@ -24,9 +27,13 @@ fn measure(measure: &str) -> String {
     name(&format!("measure {measure}"))
 }
 
-/// The dimensions that default cubes have.
+/// What the edge finds out where an event doesn't say it: DuckDB doesn't know.
+const FOUND_OUT: [&str; 5] = ["bot", "browser", "channel", "os", "source"];
+
+/// The dimensions of default cubes that events say themselves.
 pub(crate) fn dimensions() -> Vec<&'static str> {
     let mut dimensions: Vec<&str> = cube::DEFAULT.iter().flat_map(|cube| cube.dimensions).copied().collect();
+    dimensions.retain(|dimension| !FOUND_OUT.contains(dimension));
     dimensions.sort_unstable();
     dimensions.dedup();
     dimensions
@@ -136,6 +143,26 @@ pub(crate) fn values(table: &str, dimension: &str) -> String {
     )
 }
 
+/// Whether an event is asked about: never NULL.
+fn filter(asked: &Filter) -> String {
+    let joined = |filters: &[Filter], word: &str| filters.iter().map(filter).collect::<Vec<_>>().join(word);
+    match asked {
+        Filter::Plain(dimension, value) | Filter::Is(dimension, value) => {
+            format!("{} IS NOT DISTINCT FROM {}", name(dimension), text(value))
+        }
+        Filter::In(dimension, values) => {
+            let values: Vec<String> = values.iter().map(|value| text(value)).collect();
+            format!("coalesce({} IN ({}), false)", name(dimension), values.join(", "))
+        }
+        Filter::Prefix(dimension, value) => {
+            format!("coalesce(starts_with({}, {}), false)", name(dimension), text(value))
+        }
+        Filter::Not(filtered) => format!("(NOT {})", filter(filtered)),
+        Filter::All(filters) => format!("({})", joined(filters, " AND ")),
+        Filter::Any(filters) => format!("({})", joined(filters, " OR ")),
+    }
+}
+
 /// A question about a table, over a range of minutes.
 pub(crate) struct Sql<'a> {
     pub(crate) asked: &'a Asked,
@@ -147,20 +174,22 @@ impl Sql<'_> {
     /// Each group's first metric: those that rank highest, and those that are `also` wanted, with their places from 1 on. The value is in
     /// millionths for a measure; a group has as many values as `n`.
     pub(crate) fn top(&self, also: &[&str]) -> Option<String> {
-        let group = name(self.asked.group_by.as_ref()?);
-        let first = &self.asked.metrics[0];
-        let (value, n) = self.figure(first);
-        let rank = match first {
-            Metric::Of(Stat::Avg, _) => format!("CAST({value} AS DOUBLE) / {n}"),
+        let group = self.group()?;
+        let order = self.asked.order();
+        let (value, n) = self.figure(&self.asked.metrics[order.metric.unwrap_or_default()]);
+        let rank = match (order.metric, &self.asked.metrics[order.metric.unwrap_or_default()]) {
+            (None, _) => "g".into(),
+            (_, Metric::Of(Stat::Avg, _)) => format!("CAST({value} AS DOUBLE) / {n}"),
             _ => format!("CAST({value} AS HUGEINT)"),
         };
+        let direction = if order.ascending { "ASC" } else { "DESC" };
         let also: String = also.iter().map(|group| format!(", {}", text(group))).collect();
         Some(format!(
-            "SELECT {group} AS g, CAST({value} AS VARCHAR), {n}, row_number() OVER (ORDER BY {rank} DESC NULLS LAST, g) AS place \
+            "SELECT {group} AS g, CAST({value} AS VARCHAR), {n}, row_number() OVER (ORDER BY {rank} {direction} NULLS LAST, g) AS place \
              FROM {} WHERE {} AND g <> {} GROUP BY g HAVING {} QUALIFY place <= {} OR g IN (NULL{also}) ORDER BY place",
             name(&self.facts.table),
             self.counted(),
-            text(OTHER),
+            text(&self.rest()),
             self.present(),
             self.asked.limit(),
         ))
@@ -208,12 +237,11 @@ impl Sql<'_> {
 
     /// The events of the question, with bucket and group.
     fn events(&self, kept: &[&str]) -> String {
-        let group = match &self.asked.group_by {
+        let group = match self.group() {
             None => "CAST(NULL AS VARCHAR)".into(),
-            Some(dimension) => {
+            Some(group) => {
                 let kept: String = kept.iter().map(|group| format!(", {}", text(group))).collect();
-                let dimension = name(dimension);
-                format!("CASE WHEN {dimension} IN (NULL{kept}) THEN {dimension} ELSE {} END", text(OTHER))
+                format!("CASE WHEN {group} IN (NULL{kept}) THEN {group} ELSE {} END", text(&self.rest()))
             }
         };
         let table = name(&self.facts.table);
@@ -225,12 +253,44 @@ impl Sql<'_> {
         let start = self.minutes.0;
         match self.asked.granularity {
             Granularity::All => format!("{start}"),
-            // Counted from midnight.
-            Granularity::Minutes(n) => format!("minute - (minute % {DAY}) % {n}"),
-            // Counted from the first day.
-            Granularity::Days(n) => {
-                let first = start - start.rem_euclid(DAY);
-                format!("minute - minute % {DAY} - ((minute - minute % {DAY} - {first}) % {})", n * DAY)
+            // Counted from midnight, or if longer than a day, from that of the first.
+            Granularity::Each(n, unit @ (Unit::Minute | Unit::Hour)) => {
+                let n = if unit == Unit::Hour { n * 60 } else { n };
+                if n <= DAY { format!("minute - (minute % {DAY}) % {n}") } else { self.each(n, Unit::Day) }
+            }
+            Granularity::Each(n, Unit::Day) => self.each(n * DAY, Unit::Day),
+            Granularity::Each(n, Unit::Week) => self.each(n * 7 * DAY, Unit::Week),
+            Granularity::Each(n, Unit::Month) => {
+                let at = "date_diff('month', DATE '1970-01-01', CAST(make_timestamp(minute * 60000000) AS DATE))";
+                let first = format!("{at} - ({at} - {}) % {n}", month(start));
+                format!("CAST(epoch(DATE '1970-01-01' + to_months(CAST({first} AS INTEGER))) AS BIGINT) // 60")
+            }
+        }
+    }
+
+    /// Buckets of so many minutes, from the first unit's start on.
+    fn each(&self, minutes: i64, unit: Unit) -> String {
+        format!("minute - (minute - {}) % {minutes}", unit.start(self.minutes.0, 0))
+    }
+
+    /// The group of what a limit leaves over.
+    fn rest(&self) -> String {
+        vec![OTHER; self.asked.group_by.len()].join(BETWEEN)
+    }
+
+    /// The value that groups are told apart by.
+    fn group(&self) -> Option<String> {
+        let names: Vec<String> = self.asked.group_by.iter().map(|dimension| name(dimension)).collect();
+        match &names[..] {
+            [] => None,
+            [one] => Some(one.clone()),
+            // A group with a value that was folded is of the rest.
+            several => {
+                let (several, rest) = (several.join(", "), text(&self.rest()));
+                Some(format!(
+                    "CASE WHEN {} IN ({several}) THEN {rest} ELSE concat_ws(chr(1), {several}) END",
+                    text(OTHER)
+                ))
             }
         }
     }
@@ -244,8 +304,7 @@ impl Sql<'_> {
             false => format!("minute >= {start} AND minute < {end}"),
         }];
         all.extend(self.asked.group_by.iter().map(|dimension| format!("{} IS NOT NULL", name(dimension))));
-        let is = |filter: &crate::asked::Filter| format!("{} = {}", name(&filter.dimension), text(&filter.value));
-        all.extend(self.asked.filters.iter().map(is));
+        all.extend(self.asked.filters.iter().map(filter));
         all.join(" AND ")
     }
 
@@ -257,7 +316,6 @@ impl Sql<'_> {
             .iter()
             .map(|metric| match metric {
                 Metric::Of(..) => format!("{} > 0", self.figure(metric).1),
-                Metric::Users => "count(*) > 0".into(),
                 _ => format!("{} > 0", self.figure(metric).0),
             })
             .collect();
@@ -267,10 +325,10 @@ impl Sql<'_> {
     /// A metric's value, as an integer, and of how many values it is.
     fn figure(&self, metric: &Metric) -> (String, String) {
         let Metric::Of(stat, of) = metric else {
+            let of = if metric.is_users() { "count(DISTINCT person)" } else { "count(*)" };
             let value = match metric.only() {
-                Some((dimension, value)) => format!("count(*) FILTER ({} = {})", name(dimension), text(value)),
-                None if *metric == Metric::Users => "count(DISTINCT person)".into(),
-                None => "count(*)".into(),
+                Some((dimension, value)) => format!("{of} FILTER ({} = {})", name(dimension), text(value)),
+                None => of.into(),
             };
             return (value, "count(*)".into());
         };
@@ -292,8 +350,8 @@ impl Sql<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::asked::Time;
     use crate::asked::tests::facts;
-    use crate::asked::{Filter, Time};
 
     #[test]
     fn texts_and_names_are_quoted() {
@@ -313,19 +371,21 @@ mod tests {
         let asked = Asked {
             metrics: vec![Metric::Events, Metric::Of(Stat::Quantile(95), "price".into())],
             time: Time::Between(90, 3_000),
-            granularity: Granularity::Days(2),
-            group_by: Some("page".into()),
-            filters: vec![Filter { dimension: "event_type".into(), value: "it's".into() }],
+            granularity: Granularity::Each(2, Unit::Day),
+            group_by: vec!["page".into()],
+            filters: vec![Filter::Plain("event_type".into(), "it's".into())],
+            order: None,
             limit: Some(3),
         };
         let sql = Sql { asked: &asked, facts: &facts(), minutes: (90, 3_000) };
-        let counted = "minute >= 90 AND minute < 3000 AND \"page\" IS NOT NULL AND \"event_type\" = 'it''s'";
+        let counted =
+            "minute >= 90 AND minute < 3000 AND \"page\" IS NOT NULL AND \"event_type\" IS NOT DISTINCT FROM 'it''s'";
         assert_eq!(
             sql.rows(&["/"]),
             format!(
                 "SELECT bucket, grp, CAST(count(*) AS VARCHAR), count(*), CAST((list_sort(list(\"measure price\") FILTER (\"measure \
                  price\" IS NOT NULL)))[(95 * count(\"measure price\") + 99) // 100] AS VARCHAR), count(\"measure price\") FROM (SELECT *, \
-                 minute - minute % 1440 - ((minute - minute % 1440 - 0) % 2880) AS bucket, CASE WHEN \"page\" IN (NULL, '/') THEN \"page\" \
+                 minute - (minute - 0) % 2880 AS bucket, CASE WHEN \"page\" IN (NULL, '/') THEN \"page\" \
                  ELSE '(other)' END AS grp FROM \"t\" WHERE {counted}) GROUP BY bucket, grp HAVING (count(*) > 0 OR \
                  count(\"measure price\") > 0) ORDER BY bucket, grp"
             )

@@ -72,7 +72,7 @@ fn after() -> impl Strategy<Value = After> {
 
 proptest! {
     // Each runs on a real store, which syncs.
-    #![proptest_config(ProptestConfig::with_cases(24))]
+    #![proptest_config(ProptestConfig::with_cases(12))]
 
     #[test]
     fn any_order_and_grouping_gives_the_same_sums_and_users(
