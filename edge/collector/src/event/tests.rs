@@ -82,7 +82,7 @@ proptest! {
         let number = if number.is_finite() { number } else { -0.0003775 };
         let json = format!(r#"{{"event_id":"e","event_type":"t","timestamp":1,"properties":{{"x":{number:?}}}}}"#);
         for spelled in [json.clone(), json.replace("\"t\"", "\"\\u0074\"")] {
-            let event = Event::read(&spelled).unwrap();
+            let event = Event::read(&spelled, None).unwrap();
             prop_assert_eq!(event.measures(), [("x".into(), number)], "{}", spelled);
         }
     }

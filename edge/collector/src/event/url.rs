@@ -80,7 +80,7 @@ mod tests {
     use crate::event::Event;
 
     fn read(fields: &str) -> Event<'_> {
-        Event::read(fields).unwrap()
+        Event::read(fields, None).unwrap()
     }
 
     #[test]
@@ -146,7 +146,7 @@ mod tests {
                 "page": format!("https://{host}{path}?{query}"),
             })
             .to_string();
-            let event = Event::read(&event).unwrap();
+            let event = Event::read(&event, None).unwrap();
             prop_assert_eq!(event.text(Field::Page), Some(if path.is_empty() { "/" } else { &path }));
         }
     }
