@@ -83,7 +83,8 @@ pub(crate) fn event_of(
     seconds: i64,
 ) {
     let section = block.0.entry(client.clone()).or_default();
-    for cube in cube::DEFAULT {
+    // No bot's.
+    for cube in cube::DEFAULT.iter().filter(|cube| !cube.dimensions.contains(&cube::BOT)) {
         let value =
             |dimension: &&str| values.iter().find(|(name, _)| name == dimension).map(|(_, value)| Box::from(*value));
         let values: Vec<Option<Box<str>>> = cube.dimensions.iter().map(value).collect();
