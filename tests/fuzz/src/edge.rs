@@ -2,7 +2,7 @@
 
 use catchment_cells::ClientId;
 use catchment_cells::credential::Identity;
-use catchment_cells::frame::open;
+use catchment_cells::frame::{CellsBlock, CountersBlock, open};
 use catchment_cells::limits::{REQUEST_BYTES_MAX, REQUEST_EVENTS_MAX};
 use catchment_collector::{
     Claims, Collector, ConfigRow, Hop, IdsRow, LogRow, Meta, Outcome, Request, RequestError, SpilledRow, Visitor,
@@ -65,12 +65,16 @@ pub(crate) fn config(bytes: &[u8]) -> bool {
     true
 }
 
-/// What becomes of a request's events, and the frames they make.
-fn counted(request: &Request) -> (Vec<Outcome>, Vec<Vec<u8>>) {
+/// What becomes of a request's events, and what is counted. Dead letters are as they came, which may differ.
+fn counted(request: &Request) -> (Vec<Outcome>, Vec<(CellsBlock, CountersBlock)>) {
     let mut collector = Collector::new(SECRET.clone(), Meta::new(hand::producer(), "eu"));
     let outcomes = collector.apply(&LogRow { received_at: NOW, requests: vec![request.clone()] });
     let frames = collector.cut(NOW, 1, 0).map(|cut| cut.frames).unwrap_or_default();
-    (outcomes, frames.into_iter().map(|frame| frame.bytes).collect())
+    let blocks = |bytes: &[u8]| {
+        let opened = open(bytes, &SECRET.frame_key(&hand::producer())).expect("our own frame");
+        (opened.cells().expect("our own cells"), opened.counters().expect("our own counters"))
+    };
+    (outcomes, frames.iter().map(|frame| blocks(&frame.bytes)).collect())
 }
 
 /// Applies a row twice, as after a restart, and cuts; says whether an event was counted.
