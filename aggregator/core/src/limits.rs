@@ -26,6 +26,12 @@ pub const ANSWER_STEPS_MAX: usize = 1_000_000;
 pub const ANSWER_FIGURES_MAX: usize = 200_000;
 /// Bytes that one question's figures may take while they are added up.
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
+/// Questions of a dashboard.
+pub const DASHBOARD_QUESTIONS_MAX: usize = 32;
+/// Bytes of a dashboard.
+pub const DASHBOARD_BYTES_MAX: usize = 64 << 10;
+/// Dashboards of a client, beside those that every client has.
+pub const CLIENT_DASHBOARDS_MAX: usize = 100;
 /// Dead letters of a client that are kept: the oldest go first.
 pub const DEAD_LETTERS_MAX: usize = 100_000;
 /// Their bytes.

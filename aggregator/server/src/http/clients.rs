@@ -104,13 +104,13 @@ fn show(client: &ClientId, Versioned { version, config, .. }: &Versioned) -> Res
 }
 
 /// Lets operators in.
-fn authorize(secret: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
+pub(super) fn authorize(secret: &Secret, headers: &HeaderMap) -> Result<(), Problem> {
     let token = super::bearer(headers);
     let token = token.ok_or_else(|| Problem::not_an_operator("send the operator's key as a bearer token"))?;
     OperatorKey::parse(secret, token).map(drop).map_err(Problem::not_an_operator)
 }
 
-fn client_of(text: &str) -> Result<ClientId, Problem> {
+pub(super) fn client_of(text: &str) -> Result<ClientId, Problem> {
     ClientId::new(text).map_err(|error| Problem::parameter("client", &error.to_string()))
 }
 

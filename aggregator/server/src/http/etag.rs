@@ -1,17 +1,19 @@
 //! Answers that need not be sent again: an `ETag` of what they say, and 304 for whoever has that.
 
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
 use std::sync::LazyLock;
 
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use memchr::memmem;
 
 use super::questions::Told;
 
 /// Kept by whoever asked, and asked for again before each use: a late event may change any answer.
 const CACHE_CONTROL: &str = "private, no-cache";
-/// What an answer begins with: its one part that moves with every frame, whatever the figures.
-const AS_OF: &[u8] = b"{\"meta\":{\"as_of\":";
+/// The one part of an answer that moves with every frame, whatever the figures. No text of JSON has it within: there its quotes are
+/// escaped.
+const AS_OF: &[u8] = b"\"as_of\":";
 
 /// Drawn at random, so that nobody can have two answers with one tag; after a restart every answer is sent once more.
 static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
@@ -34,9 +36,15 @@ pub(crate) fn respond(request: &HeaderMap, (media_type, body): Told) -> Response
 
 /// Of what an answer says, but for when it was so: a weak tag.
 fn tag(body: &[u8]) -> String {
-    let time = body.strip_prefix(AS_OF).and_then(|rest| rest.iter().position(|&byte| byte == b','));
-    let rest = time.map_or(body, |time| &body[AS_OF.len() + time..]);
-    format!("W/\"{:016x}\"", HASHER.hash_one(rest))
+    let mut hasher = HASHER.build_hasher();
+    let mut rest = body;
+    while let Some(at) = memmem::find(rest, AS_OF) {
+        hasher.write(&rest[..at]);
+        let time = &rest[at + AS_OF.len()..];
+        rest = time.iter().position(|byte| b",}".contains(byte)).map_or(&[], |end| &time[end..]);
+    }
+    hasher.write(rest);
+    format!("W/\"{:016x}\"", hasher.finish())
 }
 
 /// Whether `If-None-Match` names the tag: by weak comparison (RFC 9110, 13.1.2).
@@ -57,6 +65,12 @@ mod tests {
         let other = |from, to| tag(ANSWER.replace(from, to).as_bytes());
         assert_eq!(tag(ANSWER.as_bytes()), tag(ANSWER.as_bytes()));
         assert_eq!(tag(ANSWER.as_bytes()), other("\"2024-01-01T00:00:00Z\"", "null"));
+        // Of several answers, too; and a text that says the same is told apart.
+        let several =
+            |time: &str, value: u8| tag(format!("[{ANSWER},{{\"meta\":{{\"as_of\":{time}}}}},{value}]").as_bytes());
+        assert_eq!(several("null", 1), several("\"2024-01-02T00:00:00Z\"", 1));
+        assert_ne!(several("null", 1), several("null", 2));
+        assert_ne!(tag(b"[\"\\\"as_of\\\":1\"]"), tag(b"[\"\\\"as_of\\\":2\"]"));
         for (from, to) in [("[1]", "[2]"), ("total", "page"), ("\"cube\"", "\"tier\"")] {
             assert_ne!(tag(ANSWER.as_bytes()), other(from, to));
         }

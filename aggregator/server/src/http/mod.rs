@@ -3,6 +3,7 @@
 mod body;
 mod clients;
 pub(crate) mod dashboard;
+mod dashboards;
 mod etag;
 mod letters;
 mod live;
@@ -79,6 +80,10 @@ pub(crate) fn router(api: Arc<Api>) -> Router {
     Router::new()
         .route("/api/v1/metrics", get(questions::metrics).post(questions::several))
         .route("/api/v1/measures", get(questions::measures))
+        .route("/api/v1/dashboard", get(dashboards::dashboard))
+        .route("/api/v1/dashboards", get(dashboards::list))
+        .route("/api/v1/realtime", get(dashboards::realtime))
+        .route("/api/v1/clients/{client}/dashboards/{id}", dashboards::routes())
         .route("/api/v1/dead-letters", get(letters::letters))
         .route("/api/v1/live", get(live::upgrade))
         .route("/api/v1/clients/{client}/config", clients::routes())

@@ -27,9 +27,9 @@ use crate::metrics;
 /// How long a question may wait for its turn, and how long it may take.
 const WAIT_MAX: Duration = Duration::from_secs(5);
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(20);
-/// Questions of one POST, and how many bytes of answers are enough.
+/// Questions of one POST, and how many bytes of answers together are enough.
 const POST_QUESTIONS_MAX: usize = 32;
-const POST_ANSWERS_BYTES_MAX: usize = 32 << 20;
+const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
 /// `GET /api/v1/metrics`.
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
@@ -81,7 +81,11 @@ pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, bod
         };
         let plans: Vec<Result<Plan, Problem>> = questions.iter().map(plan).collect();
         watch(&api, &client);
-        work(&api, move |cells| answer_all(cells, &client, plans).map(json_body)).await
+        work(&api, move |cells| {
+            let answers = answer_each(cells, &client, plans).join(",");
+            Ok(json_body(format!("{{\"answers\":[{answers}]}}")))
+        })
+        .await
     };
     let response = respond(answer.await);
     metrics::observe_question(response.status().as_u16(), started.elapsed());
@@ -120,13 +124,13 @@ pub(crate) fn plan(cells: &Cells, client: &ClientId, parameters: &[(String, Stri
     plan_question(cells, client, question)
 }
 
-fn plan_question(cells: &Cells, client: &ClientId, question: Question) -> Result<Plan, Problem> {
+pub(super) fn plan_question(cells: &Cells, client: &ClientId, question: Question) -> Result<Plan, Problem> {
     Plan::new(question, &cells.cubes(client), &zone())
         .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cube covers the question", error))
 }
 
 /// Whoever is asked about is looked at.
-fn watch(api: &Api, client: &ClientId) {
+pub(super) fn watch(api: &Api, client: &ClientId) {
     api.watched.lock().unwrap_or_else(PoisonError::into_inner).watch(client, now_ms());
 }
 
@@ -178,26 +182,22 @@ pub(crate) fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<
     authorize(secret, token)
 }
 
-/// The answers as JSON, in the order of the questions.
-fn answer_all(cells: &Cells, client: &ClientId, plans: Vec<Result<Plan, Problem>>) -> Result<String, Problem> {
+/// Each answer as JSON, or what it is refused for, in the order of the plans.
+pub(super) fn answer_each(cells: &Cells, client: &ClientId, plans: Vec<Result<Plan, Problem>>) -> Vec<String> {
     let deadline = Instant::now() + ANSWER_MAX;
-    let mut body = String::from("{\"answers\":[");
-    for (index, plan) in plans.into_iter().enumerate() {
-        if index > 0 {
-            body.push(',');
-        }
+    let mut bytes = 0;
+    let mut answer = |plan: Result<Plan, Problem>| {
         let enough = || {
-            let detail = "the answers before it are long enough: ask it in another POST";
+            let detail = "the answers before it are long enough: ask it by itself";
             Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much to answer", detail)
         };
-        let plan = plan.and_then(|plan| if body.len() > POST_ANSWERS_BYTES_MAX { Err(enough()) } else { Ok(plan) });
-        match plan.and_then(|plan| answer_now(cells, client, plan, deadline)) {
-            Ok(answer) => body.push_str(&answer),
-            Err(problem) => body.push_str(&json!({ "problem": problem.json() }).to_string()),
-        }
-    }
-    body.push_str("]}");
-    Ok(body)
+        let plan = plan.and_then(|plan| if bytes > ANSWERS_BYTES_MAX { Err(enough()) } else { Ok(plan) });
+        let answer = plan.and_then(|plan| answer_now(cells, client, plan, deadline));
+        let answer = answer.unwrap_or_else(|problem| json!({ "problem": problem.json() }).to_string());
+        bytes += answer.len();
+        answer
+    };
+    plans.into_iter().map(&mut answer).collect()
 }
 
 /// The merged cells that answer.

@@ -2,6 +2,7 @@
 
 mod cells;
 mod configs;
+mod dashboards;
 mod letters;
 mod log;
 mod upgrade;
@@ -42,6 +43,7 @@ pub(crate) struct Store {
     blocks: Keyspace,
     cubes: Keyspace,
     configs: Keyspace,
+    dashboards: Keyspace,
     parked: Keyspace,
     letters: Arc<Letters>,
 }
@@ -119,6 +121,7 @@ impl Store {
             blocks: keyspace("blocks", BIG_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
             configs: keyspace("configs", SMALL_KEYSPACE_BYTES)?,
+            dashboards: keyspace("dashboards", SMALL_KEYSPACE_BYTES)?,
             parked: keyspace("parked", SMALL_KEYSPACE_BYTES)?,
             letters: Arc::new(Letters::open(keyspace("dead_letters", SMALL_KEYSPACE_BYTES)?)),
             database,

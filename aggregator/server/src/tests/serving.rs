@@ -2,7 +2,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use catchment_cells::ack::Status;
-use catchment_cells::credential::ReadKey;
+use catchment_cells::credential::{OperatorKey, ReadKey};
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::Tier;
@@ -448,6 +448,96 @@ async fn cells_are_handed_out_and_merge_to_the_same_figures() {
         let (head, body) = ask(query).await;
         let problem: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!((&head[9..12], &problem["parameter"]), ("400", &json!(parameter)), "{query}");
+    }
+    server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stored_questions_are_answered_together() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let config = write_config(folder.path(), "data", "");
+    let server = Running::start(config.clone()).await;
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let minute = jiff::Timestamp::now().as_second() / 60;
+    let mut block = CellsBlock::default();
+    for n in 0..6 {
+        let page = ["/", "/a"][n as usize % 2];
+        event_of(&mut block, &client("a"), minute, &[("event_type", "page_view"), ("page", page)], n, 1);
+    }
+    relay.send(vec![Shard::new(1).cut(block)]).await;
+
+    // What every client has.
+    let key = read_key("a");
+    let get = async |server: &Running, path: &str| {
+        let (status, _, body) = server.get(path, Some(&key)).await;
+        (status, serde_json::from_str::<Value>(&body).unwrap())
+    };
+    let (status, realtime) = get(&server, "/api/v1/realtime").await;
+    assert_eq!(
+        (status, &realtime["answers"]["active_users"]["results"][0]["values"]["active_users"]["value"]),
+        (200, &json!(6))
+    );
+    let pages = realtime["answers"]["pages"]["results"].as_array().unwrap();
+    assert_eq!((pages.len(), &pages[0]["group"], &pages[0]["values"]["events"]["value"]), (2, &json!("/"), &json!(3)));
+    assert_eq!(
+        get(&server, "/api/v1/dashboard?dashboard_id=realtime").await.1["answers"]["pages"],
+        realtime["answers"]["pages"]
+    );
+    let (status, homepage) = get(&server, "/api/v1/dashboard?dashboard_id=homepage").await;
+    assert_eq!(
+        (status, &homepage["answers"]["today"]["results"][0]["values"]["page_views"]["value"]),
+        (200, &json!(6))
+    );
+
+    // One of the client's own, which only an operator stores. A question that no cube covers is refused by itself.
+    let operator = OperatorKey { generation: 1 }.mint(&secret());
+    let own = json!({ "questions": {
+        "views": { "metric": "page_views", "last": "1d" },
+        "colours": { "metric": "events", "last": "1d", "group_by": "colour" },
+    }});
+    let store = async |server: &Running, method: &str, id: &str, key: &str, body: &str| {
+        let headers = format!("Authorization: Bearer {key}\r\nContent-Length: {}\r\n", body.len());
+        let request = format!("{method} /api/v1/clients/a/dashboards/{id}");
+        let (head, body) = server.send(&request, &headers, body).await;
+        (head[9..12].parse::<u16>().unwrap(), String::from_utf8(body).unwrap())
+    };
+    assert_eq!(store(&server, "PUT", "mine", &key, &own.to_string()).await.0, 401);
+    assert_eq!(store(&server, "PUT", "mine", &operator, &own.to_string()).await.0, 200);
+    assert_eq!(store(&server, "PUT", "homepage", &operator, &own.to_string()).await.0, 200);
+    for (id, body, named) in [
+        ("mine", "{\"questions\":{\"a\":{\"metric\":\"nonsense\",\"last\":\"1d\"}}}", "of the question a"),
+        ("m%20ne", &*own.to_string(), "characters of"),
+    ] {
+        let (status, said) = store(&server, "PUT", id, &operator, body).await;
+        assert!(status == 400 && said.contains(named), "{status} {said}");
+    }
+    server.stop().await;
+
+    let server = Running::start(config).await;
+    for id in ["mine", "homepage"] {
+        let (status, answered) = get(&server, &format!("/api/v1/dashboard?dashboard_id={id}")).await;
+        let answers = &answered["answers"];
+        assert_eq!(
+            (status, &answers["views"]["results"][0]["values"]["page_views"]["value"]),
+            (200, &json!(6)),
+            "{answered}"
+        );
+        assert_eq!(answers["colours"]["problem"]["status"], 422, "{answered}");
+    }
+    let (_, listed) = get(&server, "/api/v1/dashboards").await;
+    assert_eq!(listed["dashboards"], json!(["homepage", "mine", "realtime"]));
+    let (status, _, _) = server.get("/api/v1/dashboard?dashboard_id=mine", Some(&read_key("b"))).await;
+    assert_eq!(status, 404);
+    assert_eq!(store(&server, "DELETE", "homepage", &operator, "").await.0, 204);
+    assert!(get(&server, "/api/v1/dashboard?dashboard_id=homepage").await.1["answers"]["today"].is_object());
+    for (path, status) in [
+        ("/api/v1/dashboard", 400),
+        ("/api/v1/dashboard?dashboard_id=a&dashboard_id=b", 400),
+        ("/api/v1/dashboard?colour=red", 400),
+        ("/api/v1/dashboard?dashboard_id=none", 404),
+    ] {
+        assert_eq!(get(&server, path).await.0, status, "{path}");
     }
     server.stop().await;
 }

@@ -1,0 +1,163 @@
+//! `GET /api/v1/dashboard`, `/api/v1/dashboards` and `/api/v1/realtime`: stored questions, answered together; and how operators store them.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::http::{HeaderMap, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{MethodRouter, get};
+use catchment_aggregator_core::dashboard::Dashboard;
+use catchment_aggregator_core::limits::{CLIENT_DASHBOARDS_MAX, DASHBOARD_BYTES_MAX};
+use catchment_aggregator_core::question::parameters;
+use catchment_cells::ClientId;
+use catchment_cells::limits::NAME_BYTES_MAX;
+use serde_json::{Value, json};
+
+use super::problem::Problem;
+use super::questions::{Told, answer_each, authorize_headers, json_body, plan_question, respond, watch, work};
+use super::{Api, clients, etag};
+use crate::cells::{AnswerError, Cells, zone};
+use crate::clock::now_ms;
+use crate::metrics;
+
+/// What operators do with a client's dashboard.
+pub(crate) fn routes() -> MethodRouter<Arc<Api>> {
+    get(show).put(write).delete(remove).layer(DefaultBodyLimit::max(DASHBOARD_BYTES_MAX))
+}
+
+/// `GET /api/v1/dashboard?dashboard_id=homepage`.
+pub(crate) async fn dashboard(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
+    let parameters = parameters(query.as_deref().unwrap_or_default());
+    match &parameters[..] {
+        [(name, id)] if name == "dashboard_id" => answer(api, headers, id.clone()).await,
+        [] => Problem::parameter("dashboard_id", "it is missing: it names a dashboard, as in homepage").into_response(),
+        [(name, _)] if name != "dashboard_id" => Problem::parameter(name, "there is no such parameter").into_response(),
+        [_, (name, _), ..] | [(name, _)] => {
+            Problem::parameter(name, "dashboard_id is all that is taken, once").into_response()
+        }
+    }
+}
+
+/// `GET /api/v1/realtime`: the dashboard of that name.
+pub(crate) async fn realtime(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    answer(api, headers, "realtime".into()).await
+}
+
+/// `GET /api/v1/dashboards`: the names of those that a client has.
+pub(crate) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
+    let answer = async {
+        let client = authorize_headers(&api.secret, &headers)?;
+        work(&api, move |cells| {
+            let mut ids = cells.store().dashboard_ids(&client).map_err(AnswerError::from)?;
+            ids.extend(Dashboard::built_in_ids().map(str::to_owned));
+            ids.sort();
+            ids.dedup();
+            Ok(json_body(json!({ "dashboards": ids }).to_string()))
+        })
+        .await
+    };
+    respond(answer.await)
+}
+
+/// The answers to a dashboard's questions, by their names.
+async fn answer(api: Arc<Api>, headers: HeaderMap, id: String) -> Response {
+    let started = Instant::now();
+    let answer = async {
+        let client = authorize_headers(&api.secret, &headers)?;
+        watch(&api, &client);
+        work(&api, move |cells| answers(cells, &client, &id)).await
+    };
+    let response = match answer.await {
+        Ok(answer) => etag::respond(&headers, answer),
+        Err(problem) => problem.into_response(),
+    };
+    metrics::observe_question(response.status().as_u16(), started.elapsed());
+    response
+}
+
+fn answers(cells: &Cells, client: &ClientId, id: &str) -> Result<Told, Problem> {
+    let dashboard = find(cells, client, id)?;
+    let (names, plans): (Vec<&str>, Vec<_>) = dashboard
+        .questions(now_ms(), &zone())
+        .map(|(name, question)| {
+            (name, question.map_err(Problem::from).and_then(|question| plan_question(cells, client, question)))
+        })
+        .unzip();
+    let answers = answer_each(cells, client, plans);
+    let named = names.iter().zip(answers).map(|(name, answer)| format!("{}:{answer}", Value::from(*name)));
+    Ok(json_body(format!("{{\"answers\":{{{}}}}}", named.collect::<Vec<_>>().join(","))))
+}
+
+/// The client's own of this name, or else what every client has.
+fn find(cells: &Cells, client: &ClientId, id: &str) -> Result<Dashboard, Problem> {
+    let own = cells.store().dashboard(client, id).map_err(AnswerError::from)?;
+    own.or_else(|| Dashboard::built_in(id)).ok_or_else(|| {
+        let detail = "there is no dashboard of this name: /api/v1/dashboards lists those that there are";
+        Problem::new(StatusCode::NOT_FOUND, "no such dashboard", detail)
+    })
+}
+
+async fn show(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
+    let answer = async {
+        let (client, id) = authorize(&api, &headers, &path)?;
+        work(&api, move |cells| Ok(json_body(json!(find(cells, &client, &id)?).to_string()))).await
+    };
+    respond(answer.await)
+}
+
+async fn write(
+    State(api): State<Arc<Api>>,
+    path: Path<(String, String)>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Response {
+    let answer = async {
+        let (client, id) = authorize(&api, &headers, &path)?;
+        let body = body.map_err(|rejection| {
+            Problem::new(rejection.status(), "the dashboard can't be read", rejection.body_text())
+        })?;
+        let dashboard = Dashboard::read(&body, now_ms(), &zone()).map_err(Problem::from)?;
+        work(&api, move |cells| {
+            let ids = cells.store().dashboard_ids(&client).map_err(AnswerError::from)?;
+            if ids.len() >= CLIENT_DASHBOARDS_MAX && !ids.contains(&id) {
+                let detail = format!("a client has at most {CLIENT_DASHBOARDS_MAX} dashboards: remove one");
+                return Err(Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too many dashboards", detail));
+            }
+            cells.store().set_dashboard(&client, &id, Some(&dashboard)).map_err(AnswerError::from)?;
+            Ok(json_body(json!(dashboard).to_string()))
+        })
+        .await
+    };
+    respond(answer.await)
+}
+
+async fn remove(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
+    let answer = async {
+        let (client, id) = authorize(&api, &headers, &path)?;
+        work(&api, move |cells| Ok(cells.store().set_dashboard(&client, &id, None).map_err(AnswerError::from)?)).await
+    };
+    match answer.await {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+/// Lets operators in, to a dashboard whose name can be one.
+fn authorize(
+    api: &Api,
+    headers: &HeaderMap,
+    Path((client, id)): &Path<(String, String)>,
+) -> Result<(ClientId, String), Problem> {
+    clients::authorize(&api.secret, headers)?;
+    let client = clients::client_of(client)?;
+    if id.is_empty()
+        || id.len() > NAME_BYTES_MAX
+        || !id.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-".contains(&byte))
+    {
+        return Err(Problem::parameter("dashboard_id", "it has 1 to 64 characters of A-Z a-z 0-9 _ -"));
+    }
+    Ok((client, id.clone()))
+}
