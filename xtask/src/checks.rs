@@ -2,7 +2,7 @@
 
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::Instant;
 use std::{env, fs, thread};
 
@@ -82,10 +82,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
         }
         None => Step::say("python3 with venv is missing: no answer is held against DuckDB's"),
     }
-    Step::begin("test the SDK's parts").run(node_tests(&[], test_files("sdk/test")?))?;
     tools::wrangler()?;
-    let dry_run = node_tests(&[], test_files("tests/cloudflare")?);
-    Step::begin("deploy the Worker to Cloudflare, as a dry run").run(dry_run)?;
     builds::dashboard()?;
 
     let mut tests = if works(cargo(&["nextest", "--version"])) {
@@ -103,10 +100,7 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
         None => Step::say("python3 with venv is missing: the cross-check with Python's datasketches is skipped"),
     }
     Step::begin("test").run(tests)?;
-    match chromium {
-        Some(chromium) => browser(&chromium)?,
-        None => Step::say(NO_CHROMIUM),
-    }
+    scripts(chromium.as_deref())?;
     eprintln!("all passed in {:.0} s", started.elapsed().as_secs_f64());
     Ok(ExitCode::SUCCESS)
 }
@@ -115,14 +109,26 @@ pub(crate) fn run(args: &[String]) -> Result<ExitCode, String> {
 const LONG: &str = "sessions.test.mjs";
 const MEASURED: &str = "paint.test.mjs";
 
-/// The SDK and the dashboard in a real Chromium, against the real processes.
-fn browser(chromium: &Path) -> Result<(), String> {
+/// What Node tests: the SDK's parts, what wrangler would deploy, and SDK and dashboard in a real Chromium, against the real processes.
+fn scripts(chromium: Option<&Path>) -> Result<(), String> {
     let mut files = test_files("tests/browser")?;
+    if chromium.is_none() {
+        Step::say(NO_CHROMIUM);
+        files.clear();
+    }
     files.sort_by_key(|file| !file.ends_with(LONG));
-    let (measured, files) = files.into_iter().partition(|file| file.ends_with(MEASURED));
-    for (step, files) in [("test in a browser", files), ("measure in a browser", measured)] {
-        let mut node = node_tests(&["--test-concurrency=2"], files);
-        node.env("CATCHMENT_CHROMIUM", chromium);
+    let (measured, mut files): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| file.ends_with(MEASURED));
+    files.extend(test_files("sdk/test")?);
+    files.extend(test_files("tests/cloudflare")?);
+    for (step, files) in [("test in Node and in a browser", files), ("measure in a browser", measured)] {
+        if files.is_empty() {
+            continue;
+        }
+        let mut node = command("node", &["--test", "--test-reporter=spec", "--test-concurrency=2"]);
+        node.args(files);
+        if let Some(chromium) = chromium {
+            node.env("CATCHMENT_CHROMIUM", chromium);
+        }
         Step::begin(step).run(node)?;
     }
     Ok(())
@@ -141,11 +147,4 @@ fn test_files(folder: &str) -> Result<Vec<PathBuf>, String> {
     }
     files.sort();
     Ok(files)
-}
-
-/// Node over tests.
-fn node_tests(flags: &[&str], files: Vec<PathBuf>) -> Command {
-    let mut node = command("node", &["--test", "--test-reporter=spec"]);
-    node.args(flags).args(files);
-    node
 }
