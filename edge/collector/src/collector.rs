@@ -24,8 +24,9 @@ use crate::enrich::{Agents, Enriched};
 use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
-    CUT_BYTES, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL, IDS_ROW_MS,
-    IDS_ROWS_MAX, KEYS_MAX, LATE_MS, REPORTS_MAX, RULES_BYTES_MAX, RULES_MAX, SKEW_MS, SPILLED_ROWS, SWEPT_ROWS,
+    CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL,
+    IDS_ROW_MS, IDS_ROWS_MAX, KEYS_MAX, LATE_MS, REPORTS_MAX, RULES_BYTES_MAX, RULES_MAX, SKEW_MS, SPILLED_ROWS,
+    SWEPT_ROWS,
 };
 use crate::open::{ClientEvents, Column, CutCells, OpenEvents};
 use crate::reason::Reason;
@@ -292,6 +293,7 @@ impl Collector {
         self.open.rows >= CUT_ROWS
             || self.open.body_bytes.max(self.open.events.text_bytes()) >= CUT_BYTES
             || self.open.events.len() >= CUT_EVENTS
+            || self.open.events.cells() >= CUT_CELLS
             || self.open.counter_count >= CUT_COUNTERS
             || self.open.letter_bytes >= CUT_LETTER_BYTES
     }

@@ -107,6 +107,7 @@ impl Configs {
             clients.extend(self.known.iter().map(|(client, version)| (client.clone(), *version)));
         }
         let question = Question { nonce, home: home.into(), clients: clients.into_iter().collect() };
+        self.settle(now);
         self.asking = Some(Asking { at: now, of_all, question: question.clone() });
         Ok(question)
     }
@@ -139,6 +140,13 @@ impl Configs {
         (self.failures, self.not_before) = (0, 0);
         if self.told.is_none_or(|(_, told_at)| told_at <= at) {
             self.told = Some((version, at));
+        }
+    }
+
+    /// Holds nothing for newer than now: clocks go back.
+    fn settle(&mut self, now: i64) {
+        if let Some((_, at)) = &mut self.told {
+            *at = now.min(*at);
         }
     }
 

@@ -124,7 +124,9 @@ impl Field {
 
     /// Whether the field may stand among the properties, with such a value.
     fn is_lifted(self, value: &Scalar<'_>) -> bool {
-        let of_event = matches!(self, Field::EventId | Field::ClientId | Field::EventType | Field::Timestamp);
+        // A property `bot` may be anybody's word for something else.
+        let of_event =
+            matches!(self, Field::EventId | Field::ClientId | Field::EventType | Field::Timestamp | Field::Bot);
         // A number is a measure, unless its name was a field's from the beginning.
         !of_event && (!self.is_lenient() || matches!(value, Scalar::Text(_) | Scalar::Bool(_)))
     }

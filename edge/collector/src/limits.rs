@@ -50,13 +50,15 @@ pub const CUT_ROWS: u64 = 448;
 pub const CUT_BYTES: usize = 1_000_000;
 /// Events since the last cut at which the next one is due.
 pub const CUT_EVENTS: usize = 5_000;
+/// Cells of those events, if no two share one, at which the next one is due: clients may have many cubes.
+pub const CUT_CELLS: usize = 70_000;
 /// Counters since the last cut at which the next one is due.
 pub const CUT_COUNTERS: usize = 5_000;
 /// Bytes of dead letters since the last cut at which the next one is due.
 pub const CUT_LETTER_BYTES: usize = 256 << 10;
 /// Bytes of requests in one log row, unless one alone has more.
 pub const LOG_ROW_BYTES: usize = 1_000_000;
-/// Events in one log row. With those of `CUT_EVENTS`, of twelve cells and eight measures each, a cut is some 18 MB before it is deflated.
+/// Events in one log row. With those of `CUT_CELLS`, a row of 45 cubes and eight measures each, a cut is at most some 27 MB before it is deflated.
 pub const LOG_ROW_EVENTS: usize = REQUEST_EVENTS_MAX;
 
 /// Frames in the ring of the outbox.
@@ -64,7 +66,7 @@ pub const OUTBOX_FRAMES_MAX: u64 = 256;
 /// Frames in a pool's outbox that may be mostly one client's. The rest is for others, who would be turned away with it.
 pub const POOL_HELD_MAX: u64 = OUTBOX_FRAMES_MAX / 4 * 3;
 /// Frames of one cut; a test makes the largest that it knows.
-pub const CUT_FRAMES_MAX: u64 = 16;
+pub const CUT_FRAMES_MAX: u64 = 24;
 /// Frames in one POST.
 pub const POST_FRAMES_MAX: u64 = 64;
 /// Frames kept aside because their home refused them.

@@ -54,6 +54,7 @@ struct FilledCube {
 pub(crate) struct OpenEvents {
     clients: BTreeMap<ClientId, ClientEvents>,
     len: usize,
+    cells: usize,
     text_bytes: usize,
 }
 
@@ -157,6 +158,11 @@ impl OpenEvents {
         self.len
     }
 
+    /// Cells that they fill at most, if no two share one.
+    pub(crate) fn cells(&self) -> usize {
+        self.cells
+    }
+
     /// Bytes of the clients' different texts.
     pub(crate) fn text_bytes(&self) -> usize {
         self.text_bytes
@@ -171,6 +177,7 @@ impl OpenEvents {
     pub(crate) fn take(&mut self, client: &ClientId, filling: &Arc<Filling>) -> ClientEvents {
         let events = self.clients.remove(client).unwrap_or_else(|| ClientEvents::new(filling.clone()));
         self.len -= events.events.len();
+        self.cells -= events.cells();
         self.text_bytes -= events.texts.all.len();
         events
     }
@@ -179,6 +186,7 @@ impl OpenEvents {
     pub(crate) fn put_back(&mut self, client: &ClientId, events: ClientEvents) {
         if !events.events.is_empty() {
             self.len += events.events.len();
+            self.cells += events.cells();
             self.text_bytes += events.texts.all.len();
             self.clients.insert(client.clone(), events);
         }
@@ -191,6 +199,10 @@ impl OpenEvents {
 }
 
 impl ClientEvents {
+    fn cells(&self) -> usize {
+        self.events.len() * self.filling.cubes.len()
+    }
+
     fn new(filling: Arc<Filling>) -> Self {
         let (texts, names, events) = (Texts::default(), Vec::new(), Vec::new());
         ClientEvents { filling, texts, names, events, values: Vec::new(), measures: Vec::new() }

@@ -527,8 +527,14 @@ impl<S: Storage, R> Shard<S, R> {
     pub fn ask_config(&mut self, nonce: u64, now: i64) -> Result<Asked, S::Error> {
         let home = self.meta().home.clone();
         let stored = |client: &_| Ok(self.storage.config(client)?.map_or(0, |row| row.version));
-        let question = self.configs.ask(&home, nonce, now, stored)?.encode();
-        Ok(Asked { home, question })
+        match self.configs.ask(&home, nonce, now, stored) {
+            Ok(question) => Ok(Asked { home, question: question.encode() }),
+            Err(error) => {
+                // Or it would be asked again at once, for ever.
+                self.configs.on_failure(now);
+                Err(error)
+            }
+        }
     }
 
     /// Puts the configs of an answer in force. What came before is cut under the old ones first, so that what is stored of the log is always

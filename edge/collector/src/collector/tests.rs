@@ -1,5 +1,7 @@
 use catchment_cells::frame::{CellsBlock, open};
 use catchment_cells::key::Values;
+use catchment_cells::limits::CLIENT_CUBES_MAX;
+use catchment_config as config;
 use proptest::prelude::*;
 
 use super::*;
@@ -257,7 +259,22 @@ fn a_cut_too_large_for_one_frame_becomes_several() {
 
 #[test]
 fn the_largest_cut_has_no_more_frames_than_the_outbox_takes() {
+    largest_cut(&[]);
+    // Of a client with as many cubes of its own as it may have.
+    let names = ["page", "country", "device", "plan", "referrer", "category", "product", "browser", "channel"];
+    let pairs = (0..names.len()).flat_map(|i| (i + 1..names.len()).map(move |j| [names[i], names[j]]));
+    let cube = |(n, pair): (usize, [&str; 2])| config::Cube {
+        name: format!("own_{n}"),
+        dimensions: pair.map(str::to_owned).into(),
+        digest: true,
+    };
+    largest_cut(&pairs.take(CLIENT_CUBES_MAX).enumerate().map(cube).collect::<Vec<_>>());
+}
+
+fn largest_cut(cubes: &[config::Cube]) {
     let mut collector = collector();
+    let config = config::Config { cubes: cubes.to_vec(), ..config::Config::default() };
+    collector.set_config(&claims(false).client, Some(&ConfigRow { version: 1, config: config.encode() }));
     let mut rows = 0u64;
     while !collector.is_cut_due() {
         // Of few bytes many that don't deflate: as many numbers as are taken, in a cell of each cube.
