@@ -351,7 +351,7 @@ impl Answer {
         let question = &self.plan.question;
         let mut buckets = question.buckets(&self.plan.zone);
         // Those before are only windows' beginnings.
-        buckets.split_off((question.window - 1) as usize)
+        buckets.split_off(buckets.len().min((question.window - 1) as usize))
     }
 
     /// The groups that are told apart: the first in the question's order, over the whole range.

@@ -13,7 +13,7 @@ use crate::block::Decoded;
 use crate::runs::Stretch;
 
 /// What an entry costs beside its cells, roughly.
-const ENTRY_BYTES: usize = 200;
+const ENTRY_BYTES: usize = 700;
 
 /// Cells of stretches.
 #[derive(Debug)]

@@ -166,8 +166,9 @@ impl Plan {
                 && cube.index(cube::BOT).is_some() == needed.contains(&cube::BOT)
                 && needed.iter().all(|dimension| cube.index(dimension).is_some())
         });
-        // The smallest; among equals the first, which is a default one.
-        let Some(cube) = covering.min_by_key(|cube| cube.dimensions.len()) else {
+        // The smallest of those that every client has, since what a client declared has nothing of the time before.
+        let is_own = |cube: &Cube| !cube::DEFAULT.iter().any(|default| *default.name == *cube.name);
+        let Some(cube) = covering.min_by_key(|cube| (is_own(cube), cube.dimensions.len())) else {
             if received {
                 return Err(PlanError::OfReceived);
             }

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use catchment_cells::key::is_name;
-use catchment_cells::limits::{MINUTE_MAX, NAME_BYTES_MAX, QUESTION_METRICS_MAX};
+use catchment_cells::limits::{NAME_BYTES_MAX, QUESTION_METRICS_MAX};
 use catchment_cells::metric::ACTIVE_USERS;
 pub use catchment_cells::metric::{Figure, Metric, Stat};
 use jiff::Timestamp;
@@ -20,6 +20,9 @@ use crate::limits::{
     WINDOW_STEPS_MAX,
 };
 
+/// The years that can be asked about, far from where the calendar ends: from 0001-01-01 to before 9999-01-01, in s of 1970.
+const YEARS_FROM_S: i64 = -62_135_596_800;
+const YEARS_TO_S: i64 = 253_370_764_800;
 /// The length of a date: `2024-01-31`.
 const DATE_BYTES: usize = 10;
 /// How long ago those were here who are active now.
@@ -402,8 +405,10 @@ fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i6
     if second.rem_euclid(60) != 0 || timestamp.subsec_nanosecond() != 0 {
         return error(parameter, "it must be a whole minute");
     }
-    // The calendar ends before MINUTE_MAX.
-    Ok((second / 60).clamp(-MINUTE_MAX, MINUTE_MAX))
+    if !(YEARS_FROM_S..YEARS_TO_S).contains(&second) {
+        return error(parameter, "it must lie in the years 1 to 9998");
+    }
+    Ok(second / 60)
 }
 
 #[cfg(test)]

@@ -31,6 +31,8 @@ const MEASURES_MAX: usize = 1_000;
 const REPORTED_MAX: usize = 1_000;
 /// Cells between two looks at the clock.
 const CELLS_PER_LOOK: u64 = 1_024;
+/// Stretches that are read in one scan.
+const SCAN_STRETCHES_MAX: usize = 1_000;
 /// Stretches that may wait to be folded because a question found several runs there.
 const SCATTERED_MAX: usize = 10_000;
 
@@ -283,7 +285,8 @@ impl Cells {
             }
         }
         for span in &plan.spans {
-            self.visit_span(&view, &series(client, &plan.cube.name, span.tier), *span, wanted, &mut visit)?;
+            let series = series(client, &plan.cube.name, span.tier);
+            self.visit_span(&view, &series, *span, (wanted, deadline), &mut visit)?;
         }
         Ok((position, as_of))
     }
@@ -294,20 +297,30 @@ impl Cells {
         &self,
         view: &View,
         series: &[u8],
-        Span { tier, from, to }: Span,
-        wanted: Wanted,
+        Span { tier, mut from, mut to }: Span,
+        (wanted, deadline): (Wanted, Instant),
         mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), AnswerError>,
     ) -> Result<(), AnswerError> {
+        if (to - from) / stretch_minutes(tier) > SCAN_STRETCHES_MAX as i64 {
+            // Of so long a time there is not much; and where nothing is, nothing is looked for.
+            let Some((first, last)) = view.snapshot.extent(series)? else { return Ok(()) };
+            (from, to) = (from.max(first), to.min(stretch(tier, last) + stretch_minutes(tier)));
+        }
         let starts = (stretch(tier, from)..to).step_by(stretch_minutes(tier) as usize);
         let mut stretches = starts.map(|start| (start, Stretch::of(series, tier, start))).peekable();
         let kept = |stretch: &Stretch| self.kept().get(stretch, wanted, view.through);
         while let Some(first) = stretches.next() {
+            if Instant::now() >= deadline {
+                return Err(AnswerError::TooLong);
+            }
             if let Some(blocks) = kept(&first.1) {
                 blocks.iter().try_for_each(|block| block.visit(from, to, &mut visit))?;
                 continue;
             }
             let mut missing = vec![first];
-            while let Some(next) = stretches.next_if(|(_, next)| kept(next).is_none()) {
+            while missing.len() < SCAN_STRETCHES_MAX
+                && let Some(next) = stretches.next_if(|(_, next)| kept(next).is_none())
+            {
                 missing.push(next);
             }
             let (Some((_, first)), Some((_, last))) = (missing.first(), missing.last()) else { continue };
@@ -316,6 +329,9 @@ impl Cells {
             let mut read: Option<Read> = None;
             for row in rows {
                 let (first, run, block) = row?;
+                if Instant::now() >= deadline {
+                    return Err(AnswerError::TooLong);
+                }
                 if view.without_run == Some(run) {
                     continue;
                 }

@@ -21,6 +21,8 @@ use crate::store::StoreError;
 pub(crate) struct Configs {
     cells: Arc<Cells>,
     key: ConfigKey,
+    /// The region whose shards are answered; `None`: those of every region.
+    home: Option<String>,
     state: RwLock<State>,
     /// One change at a time.
     changing: Mutex<()>,
@@ -70,7 +72,7 @@ pub(crate) enum SeedError {
 
 impl Configs {
     /// Reads what the store has, and declares the clients' cubes.
-    pub(crate) fn open(cells: Arc<Cells>, secret: &Secret) -> Result<Configs, StoreError> {
+    pub(crate) fn open(cells: Arc<Cells>, secret: &Secret, home: Option<String>) -> Result<Configs, StoreError> {
         let mut state = State::default();
         for (client, version, config) in cells.store().configs()? {
             // They were checked when they were set; a cube that doesn't fit any more is not answered from.
@@ -80,7 +82,8 @@ impl Configs {
             state.version = state.version.max(version);
             state.clients.insert(client, Arc::new(Versioned { version, bytes: config.encode(), config }));
         }
-        Ok(Configs { cells, key: secret.config_key(), state: RwLock::new(state), changing: Mutex::new(()) })
+        let (key, state, changing) = (secret.config_key(), RwLock::new(state), Mutex::new(()));
+        Ok(Configs { cells, key, home, state, changing })
     }
 
     /// Takes each `<client>.json` of a folder whose client has no config yet: what was set since goes before.
@@ -135,9 +138,12 @@ impl Configs {
         Ok(version)
     }
 
-    /// Answers a shard's question; `None`: it is none.
+    /// Answers a shard's question; `None`: it is none, or for another home.
     pub(crate) fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
         let asked = Question::decode(question).ok()?;
+        if self.home.as_ref().is_some_and(|home| **home != *asked.home) {
+            return None;
+        }
         let state = self.read();
         let mut answer = Answer { version: state.version, more: false, configs: Vec::new() };
         for (client, version) in asked.clients {

@@ -109,7 +109,8 @@ impl Server {
         let (feed, events) = Feed::new();
         let forwards = config.upstream.is_some();
         let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, forwards, feed.clone())?);
-        let configs = Arc::new(Configs::open(cells.clone(), &secret)?);
+        let configs =
+            Arc::new(Configs::open(cells.clone(), &secret, (!config.central).then(|| config.region.clone()))?);
         if let Some(folder) = &config.clients {
             configs.seed(folder)?;
         }

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use memchr::memmem;
 
-use super::questions::Told;
+use super::questions::{JSON, Told};
 
 /// Kept by whoever asked, and asked for again before each use: a late event may change any answer.
 const CACHE_CONTROL: &str = "private, no-cache";
@@ -20,7 +20,8 @@ static HASHER: LazyLock<RandomState> = LazyLock::new(RandomState::new);
 
 /// Responds with an answer, or with 304 where the request has it.
 pub(crate) fn respond(request: &HeaderMap, (media_type, body): Told) -> Response {
-    let tag = tag(&body);
+    // The bytes of cells are what they are.
+    let tag = if media_type == JSON { tag(&body) } else { tag_of([&body[..]]) };
     let had = is_had(request, &tag);
     let headers = [
         // Digits and quotes are a header's value.
@@ -34,16 +35,22 @@ pub(crate) fn respond(request: &HeaderMap, (media_type, body): Told) -> Response
     }
 }
 
-/// Of what an answer says, but for when it was so: a weak tag.
+/// Of what an answer in JSON says, but for when it was so.
 fn tag(body: &[u8]) -> String {
-    let mut hasher = HASHER.build_hasher();
+    let mut parts = Vec::new();
     let mut rest = body;
     while let Some(at) = memmem::find(rest, AS_OF) {
-        hasher.write(&rest[..at]);
+        parts.push(&rest[..at]);
         let time = &rest[at + AS_OF.len()..];
         rest = time.iter().position(|byte| b",}".contains(byte)).map_or(&[], |end| &time[end..]);
     }
-    hasher.write(rest);
+    tag_of(parts.into_iter().chain([rest]))
+}
+
+/// A weak tag.
+fn tag_of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+    let mut hasher = HASHER.build_hasher();
+    parts.into_iter().for_each(|part| hasher.write(part));
     format!("W/\"{:016x}\"", hasher.finish())
 }
 

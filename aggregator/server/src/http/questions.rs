@@ -155,11 +155,13 @@ pub(crate) async fn work<T: Send + 'static>(
     })?
 }
 
+pub(super) const JSON: &str = "application/json";
+
 /// An answer's media type, and its body.
 pub(super) type Told = (&'static str, Vec<u8>);
 
 pub(crate) fn json_body(json: String) -> Told {
-    ("application/json", json.into_bytes())
+    (JSON, json.into_bytes())
 }
 
 /// Whether a media type is asked for by name.

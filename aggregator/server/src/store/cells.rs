@@ -67,6 +67,15 @@ impl Store {
 }
 
 impl Snapshot {
+    /// The first buckets of a series' first row and of its last one.
+    pub(crate) fn extent(&self, series: &[u8]) -> Result<Option<(i64, i64)>, StoreError> {
+        let mut rows = self.snapshot.prefix(&self.store.blocks, series);
+        let Some(first) = rows.next() else { return Ok(None) };
+        let first = bucket_of(&first.key()?)?;
+        let last = rows.next_back().map(|last| bucket_of(&last.key()?)).transpose()?;
+        Ok(Some((first, last.unwrap_or(first))))
+    }
+
     /// The blocks of some stretches: of each its first bucket, its run, and its cells with what is wanted.
     pub(crate) fn blocks(
         &self,
@@ -81,6 +90,11 @@ impl Snapshot {
             read.map_err(block_row)
         })
     }
+}
+
+fn bucket_of(row_key: &[u8]) -> Result<i64, StoreError> {
+    let (_, bucket, _) = split_row_key(row_key).map_err(block_row)?;
+    Ok(bucket)
 }
 
 fn block_row(error: DecodeError) -> StoreError {

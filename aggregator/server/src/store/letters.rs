@@ -1,7 +1,7 @@
 //! Dead letters: the events of each client that were not counted, the newest of them.
 
-use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, HashMap};
 use std::ops::Bound;
 use std::sync::{Mutex, PoisonError};
 
@@ -37,34 +37,37 @@ impl Letters {
         Letters { rows, totals: Mutex::default() }
     }
 
-    /// Adds a frame's letters to a batch, and takes the oldest of each client out that are beyond its bounds.
+    /// Adds frames' letters to a batch, each with its frame's position, and takes the oldest of each client out that are beyond its
+    /// bounds.
     pub(super) fn add(
         &self,
         batch: &mut OwnedWriteBatch,
-        position: u64,
-        block: &DeadLettersBlock,
+        frames: &[(u64, DeadLettersBlock)],
     ) -> Result<(), StoreError> {
         let mut totals = self.totals.lock().unwrap_or_else(PoisonError::into_inner);
-        for (client, letters) in &block.0 {
+        let clients: BTreeSet<&ClientId> = frames.iter().flat_map(|(_, block)| block.0.keys()).collect();
+        for client in clients {
             let prefix = prefix_of(client);
             let total = match totals.entry(client.clone()) {
                 Entry::Occupied(known) => known.into_mut(),
                 Entry::Vacant(unknown) => unknown.insert(self.total(&prefix)?),
             };
-            for (n, letter) in (0u32..).zip(letters) {
-                let key = key_of(&prefix, LetterId { position, n });
-                let mut value = vec![VERSION];
-                letter.encode(&mut value);
-                total.add(key.len() + value.len());
-                batch.insert(&self.rows, key, value);
+            for (position, block) in frames {
+                for (n, letter) in (0u32..).zip(block.0.get(client).into_iter().flatten()) {
+                    let key = key_of(&prefix, LetterId { position: *position, n });
+                    let mut value = vec![VERSION];
+                    letter.encode(&mut value);
+                    total.add(key.len() + value.len());
+                    batch.insert(&self.rows, key, value);
+                }
             }
-            // Those of this batch aren't among the oldest: they are within the bounds by themselves.
+            // The oldest are of earlier batches: those of this one aren't there yet.
             let mut oldest = self.rows.prefix(&prefix);
             while total.letters > DEAD_LETTERS_MAX || total.bytes > DEAD_LETTERS_BYTES_MAX {
                 let Some(row) = oldest.next() else { break };
                 let (key, value) = row.into_inner()?;
-                total.letters -= 1;
-                total.bytes -= key.len() + value.len();
+                total.letters = total.letters.saturating_sub(1);
+                total.bytes = total.bytes.saturating_sub(key.len() + value.len());
                 batch.remove(&self.rows, key);
             }
         }

@@ -29,9 +29,7 @@ impl Store {
         for (client, cube) in &beside.cubes {
             self.put_cube(&mut batch, client, cube);
         }
-        for (position, letters) in &beside.letters {
-            self.letters.add(&mut batch, *position, letters)?;
-        }
+        self.letters.add(&mut batch, &beside.letters)?;
         Ok(batch.commit()?)
     }
 

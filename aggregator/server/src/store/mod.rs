@@ -128,7 +128,7 @@ impl Store {
         };
         match store.meta.get("version")?.as_deref() {
             None => store.set_version()?,
-            Some(&[VERSION]) => {}
+            Some(&[VERSION]) => store.drop_version_1()?,
             Some(&[VERSION_BEFORE]) => store.upgrade()?,
             Some(other) => return Err(StoreError::Version(other.first().copied().unwrap_or(0))),
         }

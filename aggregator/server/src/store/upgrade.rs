@@ -1,9 +1,11 @@
 //! From version 1 of the store, which had a row for each cell, to blocks.
 
+use std::collections::BTreeMap;
+
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::runs::{Rows, Stretch};
 use catchment_cells::codec::{DecodeError, Reader};
-use catchment_cells::key::{CellKey, series};
+use catchment_cells::key::{CellKey, Values, series};
 use catchment_cells::{Cell, cube};
 use fjall::{KeyspaceCreateOptions, PersistMode};
 use tracing::info;
@@ -34,23 +36,31 @@ impl Store {
                 failed = self.blocks.insert(row_key, block);
             }
         });
-        let mut open: Option<(CellKey, Cell)> = None;
+        // A bucket at hand. Its rows came by the length of their values, and go into blocks by the values.
+        let mut open: Option<(CellKey, BTreeMap<Values, Cell>)> = None;
         let mut last = None;
-        let mut push = |(key, cell): (CellKey, Cell)| {
+        let mut push = |(key, cells): (CellKey, BTreeMap<Values, Cell>)| {
             let series = series(&key.client, &key.cube, key.tier);
             let stretch = Stretch::of(&series, key.tier, key.bucket);
             if last.as_ref() != Some(&stretch) {
                 rows.begin(series, key.values.len());
                 last = Some(stretch);
             }
-            rows.push(key.bucket, key.values.iter().map(Option::as_deref), &cell);
+            for (values, cell) in &cells {
+                rows.push(key.bucket, values.iter().map(Option::as_deref), cell);
+            }
         };
         for guard in cells.iter() {
             let (row_key, value) = guard.into_inner()?;
             let (key, cell) = read(&row_key, &value, dimensions).map_err(cell_row)?;
-            match &mut open {
-                Some((of, sum)) if *of == key => sum.merge(&cell),
-                open => open.replace((key, cell)).into_iter().for_each(&mut push),
+            let is_of = |of: &CellKey| {
+                (&of.client, &of.cube, of.tier, of.bucket) == (&key.client, &key.cube, key.tier, key.bucket)
+            };
+            if !open.as_ref().is_some_and(|(of, _)| is_of(of)) {
+                open.replace((key.clone(), BTreeMap::new())).into_iter().for_each(&mut push);
+            }
+            if let Some((_, cells)) = &mut open {
+                cells.entry(key.values).and_modify(|sum| sum.merge(&cell)).or_insert(cell);
             }
         }
         open.into_iter().for_each(push);
@@ -59,7 +69,15 @@ impl Store {
         failed?;
         self.database.persist(PersistMode::SyncAll)?;
         self.set_version()?;
-        Ok(self.database.delete_keyspace(cells)?)
+        self.drop_version_1()
+    }
+
+    /// Gives the disk of version 1 back, where it is still there.
+    pub(super) fn drop_version_1(&self) -> Result<(), StoreError> {
+        if self.database.keyspace_exists(CELLS) {
+            self.database.delete_keyspace(self.database.keyspace(CELLS, KeyspaceCreateOptions::default)?)?;
+        }
+        Ok(())
     }
 }
 
@@ -121,7 +139,7 @@ mod tests {
         let a = client("a");
         let mut cells = CellsBlock::default();
         for n in 0..200 {
-            event(&mut cells, &a, DAY + n * 17, &format!("/{}", n % 5), n as u64 % 60, n % 7);
+            event(&mut cells, &a, DAY + n * 17, &format!("/{}", "x".repeat(5 - n as usize % 5)), n as u64 % 60, n % 7);
         }
         let (folder, expected) = (Folder::new(), Folder::new());
         put_back(&folder, &cells, 3);

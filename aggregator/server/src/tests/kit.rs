@@ -207,7 +207,7 @@ impl Aggregator {
         let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), feed.clone()).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
-        let configs = Arc::new(Configs::open(cells.clone(), &secret()).unwrap());
+        let configs = Arc::new(Configs::open(cells.clone(), &secret(), None).unwrap());
         let writer = Writer::new(cells.clone(), configs.clone(), secret(), home, watched.clone(), appended).unwrap();
         let keeper = Keeper::new(cells.clone(), forwarded, Arc::new(Health::default()));
         Aggregator { cells, configs, watched, keeper, feed, writer }

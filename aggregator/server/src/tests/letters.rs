@@ -65,8 +65,9 @@ fn beyond_the_bound_the_oldest_of_a_client_go() {
     aggregator.send(shard.cut_letters(&quiet, vec![letter("only")]));
     for frame in 0..FRAMES {
         let event = |n| format!("{:width$}", frame * OF_FRAME + n, width = DEAD_LETTER_BYTES_MAX);
-        let letters = (0..OF_FRAME).map(|n| letter(event(n))).collect();
-        aggregator.send(shard.cut_letters(&shop, letters));
+        let letters = |from| (from..from + OF_FRAME / 2).map(|n| letter(event(n))).collect();
+        // Two frames in one batch.
+        aggregator.take(vec![shard.cut_letters(&shop, letters(0)), shard.cut_letters(&shop, letters(OF_FRAME / 2))]);
         if frame == FRAMES / 2 {
             // What is counted of it is counted anew after a restart.
             drop(aggregator);
