@@ -183,6 +183,8 @@ describe('the SDK', { concurrency: 6 }, () => {
     // Without consent nothing is kept.
     const another = await open('/another');
     await until('another', () => routes.filter((one) => `${one}` === `${[pool, 'page_view']}`).length === 2);
+    // Once it has read the answer, too: with consent it would keep what that says.
+    await until('answered', () => another.evaluate(() => localStorage.length === 0));
     await another.evaluate(() => catchment('consent', true));
     await track(page, 'with');
     await seen(own, 'with');
