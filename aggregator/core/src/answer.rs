@@ -4,6 +4,7 @@ use std::borrow::{Borrow, Cow};
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt::Write;
+use std::ops::RangeInclusive;
 
 use catchment_cells::cell::Wanted;
 use catchment_cells::merged::{Merged, MergedRow};
@@ -12,6 +13,7 @@ use catchment_cells::sum::{Part, Parts, Sum};
 use catchment_cells::{Cell, Estimate};
 use thiserror::Error;
 
+use crate::dictionary::{self, Dictionaries};
 use crate::filter::{Test, Truth};
 use crate::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX, ANSWER_STEPS_MAX, QUESTION_BYTES_MAX, QUESTION_CELLS_MAX};
 use crate::planner::{Plan, value};
@@ -32,6 +34,10 @@ pub struct Answer {
     sums: Table<Vec<Sum>>,
     /// What may be of the answer as well: its cells have folded values that matter.
     possible: Table<Vec<Sum>>,
+    /// Bucket → what is of groups that can't be told any more, and may be of any that it could be folded from.
+    hidden: BTreeMap<i64, HashMap<Folded, Vec<Sum>>>,
+    /// Which values may have been folded; without it, any.
+    dictionaries: Option<Dictionaries>,
     /// The cells themselves, where they are kept.
     cells: Option<Table<Cell>>,
     /// The bucket of the last cell's minute.
@@ -75,7 +81,17 @@ impl From<row::Row> for Row {
     }
 }
 
+/// A group of which values were folded.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Folded {
+    /// The days that its cells are of at most, in days since 1970.
+    days: RangeInclusive<i64>,
+    /// Its values; `None` where one was folded.
+    values: Vec<Option<Box<str>>>,
+}
+
 /// A group's sums in a bucket: of the cells that surely are of it, and of those that may be.
+#[derive(Default)]
 struct Held<'a> {
     sure: Option<Cow<'a, [Sum]>>,
     possible: Option<Cow<'a, [Sum]>>,
@@ -92,7 +108,7 @@ pub enum TooMuch {
     Groups,
     /// Cells can't be given in part.
     #[error(
-        "the filter is about values that were folded into (other): ask for figures, whose bounds leave room for these"
+        "the question is about values that were folded into (other): ask for figures, whose bounds leave room for these"
     )]
     Folded,
 }
@@ -112,8 +128,31 @@ impl Answer {
             Some((plan.cube.index(name)?, Test::In(vec![value.as_str().into()])))
         };
         let only = parts.iter().map(only).collect();
-        let (sums, possible) = (Table::new(), Table::new());
-        Answer { plan, parts, only, sums, possible, cells: None, last: None, group: String::new(), bytes: 0, bytes_max }
+        Answer {
+            plan,
+            parts,
+            only,
+            sums: Table::new(),
+            possible: Table::new(),
+            hidden: BTreeMap::new(),
+            dictionaries: None,
+            cells: None,
+            last: None,
+            group: String::new(),
+            bytes: 0,
+            bytes_max,
+        }
+    }
+
+    /// Says which values may have been folded, of all dimensions that the plan [tells apart](Plan::told_apart) and of the cells that are added
+    /// from here on. An answer that isn't told takes it that any may.
+    pub fn know(&mut self, dictionaries: Dictionaries) {
+        self.dictionaries = Some(dictionaries);
+    }
+
+    /// The dimensions of which values were folded that matter here, as far as is known.
+    pub fn folded_dimensions(&self) -> Vec<&str> {
+        self.dictionaries.iter().flat_map(Dictionaries::dimensions).collect()
     }
 
     /// One that keeps the cells themselves, too, merged for each bucket and group; the question must [let it](crate::Question::check_cells).
@@ -143,7 +182,18 @@ impl Answer {
 
     /// Adds one cell of the plan's cube, of a bucket that starts at this minute, and says whether it surely is any part of the answer.
     pub fn add<T: AsRef<str>>(&mut self, minute: i64, values: &[Option<T>], cell: &Cell) -> Result<bool, TooMuch> {
-        let is_let_in = self.plan.lets_in(values);
+        let (plan, dictionaries) = (&self.plan, self.dictionaries.as_ref());
+        let is_folded = |value: &Option<T>| value.as_ref().is_some_and(|value| value.as_ref() == OTHER);
+        let days = values.iter().any(is_folded).then(|| days_of(plan, minute));
+        let is = |place: usize, test: &Test| match (test.of(value(values, place)), &days, dictionaries) {
+            (Truth::Maybe, Some(days), Some(dictionaries))
+                if !may_hide(dictionaries, &plan.cube.dimensions[place], days, test) =>
+            {
+                Truth::No
+            }
+            (truth, ..) => truth,
+        };
+        let is_let_in = plan.lets_in(is);
         if is_let_in == Truth::No {
             return Ok(false);
         }
@@ -165,6 +215,16 @@ impl Answer {
             _ => self.plan.question.bucket(minute, &self.plan.zone),
         };
         self.last = Some((minute, bucket));
+        let mut hidden = match &days {
+            Some(days) if group == OTHER => folded_group(plan, dictionaries, values, days).map(|folded| {
+                let groups = self.hidden.entry(bucket).or_default();
+                groups.entry(folded).or_insert_with(|| {
+                    self.bytes += self.parts.iter().len() * SUM_BYTES;
+                    self.parts.zeros()
+                })
+            }),
+            _ => None,
+        };
         if let Some(cells) = &mut self.cells {
             if is_let_in == Truth::Maybe {
                 return Err(TooMuch::Folded);
@@ -182,13 +242,18 @@ impl Answer {
         }
         let mut is_part = false;
         for (index, (part, only)) in self.parts.iter().zip(&self.only).enumerate() {
-            let is_only = only.as_ref().map_or(Truth::Yes, |(place, test)| test.of(value(values, *place)));
+            let is_only = only.as_ref().map_or(Truth::Yes, |(place, test)| is(*place, test));
             let table = match is_let_in.min(is_only) {
                 Truth::Yes if part.is_in(cell) => &mut self.sums,
                 Truth::Maybe if part.is_in(cell) => &mut self.possible,
                 _ => continue,
             };
             is_part |= is_let_in.min(is_only) == Truth::Yes;
+            if let Some(hidden) = &mut hidden {
+                let before = hidden[index].memory_bytes();
+                part.add(&mut hidden[index], cell);
+                self.bytes += hidden[index].memory_bytes().saturating_sub(before);
+            }
             let groups = table.entry(bucket).or_default();
             let sums = match groups.get_mut(group) {
                 Some(sums) => sums,
@@ -251,7 +316,7 @@ impl Answer {
     }
 
     /// The figures of each bucket of the answer and each group in it.
-    fn figures(&self, top: &TopGroups) -> Result<BTreeMap<i64, HashMap<&str, Figures>>, TooMuch> {
+    fn figures<'a>(&'a self, top: &'a TopGroups) -> Result<BTreeMap<i64, HashMap<&'a str, Figures>>, TooMuch> {
         let mut figures: BTreeMap<i64, HashMap<&str, Figures>> = BTreeMap::new();
         if self.plan.question.window == 1 {
             let filled: BTreeSet<i64> = self.sums.keys().chain(self.possible.keys()).copied().collect();
@@ -283,7 +348,7 @@ impl Answer {
             let (mut sure, mut possible) = (window(), window());
             for bucket in &buckets {
                 let Held { sure: now, possible: more } =
-                    held.remove(bucket).unwrap_or(Held { sure: None, possible: None });
+                    held.remove(bucket).unwrap_or_default();
                 let own = |sums: Option<Cow<'_, [Sum]>>| -> Sums { sums.map(Cow::into_owned) };
                 let (now, more) = (sure.push(own(now)), possible.push(own(more)));
                 if *bucket >= first && (now.is_some() || more.is_some()) {
@@ -329,16 +394,42 @@ impl Answer {
         })
     }
 
-    /// The groups of a bucket, by name; all that are not among the top ones are one.
-    fn held<'a>(&'a self, bucket: i64, top: &TopGroups) -> HashMap<&'a str, Held<'a>> {
-        let sure = self.groups(bucket, top).into_iter();
-        let mut held: HashMap<&str, Held<'_>> =
-            sure.map(|(group, sums)| (group.unwrap_or_default(), Held { sure: Some(sums), possible: None })).collect();
+    /// The groups of a bucket, by name; all that are not among the top ones are one, and so is what can't be told apart any more.
+    fn held<'a>(&'a self, bucket: i64, top: &'a TopGroups) -> HashMap<&'a str, Held<'a>> {
+        let mut held: HashMap<&str, Held<'_>> = HashMap::new();
+        for (group, sums) in self.groups(bucket, top) {
+            held.entry(group.unwrap_or_default()).or_default().sure = Some(sums);
+        }
         for (group, sums) in groups_of(&self.possible, bucket, top, add_sums) {
-            let none = Held { sure: None, possible: None };
-            held.entry(group.unwrap_or_default()).or_insert(none).possible = Some(sums);
+            held.entry(group.unwrap_or_default()).or_default().possible = Some(sums);
+        }
+        for (group, sums) in self.hidden_in(bucket, top) {
+            match &mut held.entry(group).or_default().possible {
+                Some(possible) => add_sums(possible.to_mut(), sums),
+                possible => *possible = Some(Cow::Borrowed(sums)),
+            }
         }
         held
+    }
+
+    /// What a bucket has that may be of some of the top groups, and of which.
+    fn hidden_in<'a>(&'a self, bucket: i64, top: &'a TopGroups) -> impl Iterator<Item = (&'a str, &'a [Sum])> {
+        let hidden = self.hidden.get(&bucket).into_iter().flatten();
+        let of_top = move |(folded, sums): (&'a Folded, &'a Vec<Sum>)| {
+            let groups = top.iter().flatten().map(|group| &**group);
+            groups.filter(|group| self.may_be(group, folded)).map(move |group| (group, &**sums))
+        };
+        hidden.flat_map(of_top)
+    }
+
+    /// Whether what can't be told apart any more may be of a group.
+    fn may_be(&self, group: &str, folded: &Folded) -> bool {
+        let values = self.values(group);
+        let mut pairs = self.plan.question.group_by.iter().zip(values.into_iter().zip(&folded.values));
+        pairs.all(|(dimension, (value, folded_value))| match folded_value {
+            Some(known) => **known == *value,
+            None => self.dictionaries.as_ref().is_none_or(|known| known.may_hide(dimension, &folded.days, value)),
+        })
     }
 
     /// The buckets that surely have anything, ascending.
@@ -399,6 +490,9 @@ impl Answer {
         let top = self.top();
         let mut rows = Vec::new();
         for bucket in self.cells.iter().flat_map(BTreeMap::keys) {
+            if self.hidden_in(*bucket, &top).next().is_some() {
+                return Err(TooMuch::Folded);
+            }
             let groups = self.cells.iter().flat_map(|cells| groups_of(cells, *bucket, &top, Cell::merge));
             let from = rows.len();
             rows.extend(groups.map(|(group, cell)| MergedRow {
@@ -456,6 +550,35 @@ impl Answer {
             _ => split(group).collect(),
         }
     }
+}
+
+/// The days of a cell's bucket, in days since 1970.
+fn days_of(plan: &Plan, bucket: i64) -> RangeInclusive<i64> {
+    let (from, to) = plan.minutes_of(bucket);
+    dictionary::day(from)..=dictionary::day(to - 1)
+}
+
+/// Whether a value that passes a test may have been folded.
+fn may_hide(dictionaries: &Dictionaries, dimension: &str, days: &RangeInclusive<i64>, test: &Test) -> bool {
+    match test {
+        Test::In(values) => values.iter().any(|value| dictionaries.may_hide(dimension, days, value)),
+        Test::Prefix(_) => dictionaries.is_folding(dimension, days),
+    }
+}
+
+/// The group of a cell of which values were folded, unless they were sent like this.
+fn folded_group<T: AsRef<str>>(
+    plan: &Plan,
+    dictionaries: Option<&Dictionaries>,
+    values: &[Option<T>],
+    days: &RangeInclusive<i64>,
+) -> Option<Folded> {
+    let known = |place: &usize| value(values, *place).filter(|value| *value != OTHER);
+    let was_folded = |place: &usize| {
+        known(place).is_some() || dictionaries.is_none_or(|all| all.is_folding(&plan.cube.dimensions[*place], days))
+    };
+    let values = || plan.group_by.iter().map(|place| known(place).map(Into::into)).collect();
+    plan.group_by.iter().all(was_folded).then(|| Folded { days: days.clone(), values: values() })
 }
 
 /// A bucket's groups with what they hold; all that are not among the top ones are one.

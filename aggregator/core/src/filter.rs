@@ -153,13 +153,13 @@ impl Filter {
 }
 
 impl<D> Filter<D> {
-    /// Whether a cell passes whose values these are.
-    pub fn of<'a>(&self, value: &impl Fn(&D) -> Option<&'a str>) -> Truth {
+    /// Whether a cell passes of which this says whether its value of a dimension is what a test asks for.
+    pub fn of(&self, is: &impl Fn(&D, &Test) -> Truth) -> Truth {
         match self {
-            Filter::Is(dimension, test) => test.of(value(dimension)),
-            Filter::All(filters) => filters.iter().map(|filter| filter.of(value)).min().unwrap_or(Truth::Yes),
-            Filter::Any(filters) => filters.iter().map(|filter| filter.of(value)).max().unwrap_or(Truth::No),
-            Filter::Not(filter) => !filter.of(value),
+            Filter::Is(dimension, test) => is(dimension, test),
+            Filter::All(filters) => filters.iter().map(|filter| filter.of(is)).min().unwrap_or(Truth::Yes),
+            Filter::Any(filters) => filters.iter().map(|filter| filter.of(is)).max().unwrap_or(Truth::No),
+            Filter::Not(filter) => !filter.of(is),
         }
     }
 

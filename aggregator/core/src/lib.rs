@@ -7,6 +7,7 @@
 pub mod answer;
 pub mod block;
 pub mod dashboard;
+pub mod dictionary;
 pub mod filter;
 pub mod forwarding;
 pub mod granularity;

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use catchment_cells::cube;
-use catchment_cells::frame::{CellsBlock, CountersBlock};
+use catchment_cells::frame::{CellsBlock, CountersBlock, Section};
 use catchment_cells::key::{CellKey, Tier, Values};
 use catchment_cells::{Cell, ClientId};
 use jiff::tz::TimeZone;
@@ -98,10 +98,18 @@ impl Memtable {
             .flat_map(|(minute, cells)| cells.iter().map(|(values, cell)| (*minute, values, cell)))
     }
 
-    /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in.
-    pub fn for_each_tier(&self, zone: &TimeZone, mut write: impl FnMut(Place<'_>, Bucket<'_>)) {
+    /// The cells of each client.
+    pub(crate) fn sections(&self) -> &BTreeMap<ClientId, Section> {
+        &self.cells.0
+    }
+
+    /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in. A cube that is in
+    /// `folded` is written as it is there.
+    pub fn for_each_tier(&self, folded: &CellsBlock, zone: &TimeZone, mut write: impl FnMut(Place<'_>, Bucket<'_>)) {
         for (client, section) in &self.cells.0 {
+            let folded = folded.0.get(client);
             for (name, cube) in section {
+                let cube = folded.and_then(|folded| folded.get(name)).unwrap_or(cube);
                 for tier in [Tier::Minute, Tier::Hour, Tier::Day] {
                     // Minutes ascend, and so do the buckets they lie in: one bucket is merged at a time.
                     let minutes: Vec<_> = cube

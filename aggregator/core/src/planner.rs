@@ -1,5 +1,7 @@
 //! The planner: which cube and which tiers answer a question.
 
+use std::collections::BTreeSet;
+
 use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::key::{Tier, is_name};
 use catchment_cells::limits::{CUBE_DIMENSIONS_MAX, NAME_BYTES_MAX};
@@ -7,7 +9,7 @@ use catchment_cells::{ClientId, cube};
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
-use crate::filter::{Filter, Truth};
+use crate::filter::{Filter, Test, Truth};
 use crate::question::{Figure, Question, Stat};
 use crate::rollup;
 
@@ -147,7 +149,7 @@ impl Plan {
         let filtered = question.filter.iter().flat_map(Filter::dimensions).map(|name| &**name);
         // An event with none of a cube's dimensions is not in it: to count those that lack what is filtered, a cube must have one
         // that no event lacks.
-        let lets_any_in = question.filter.as_ref().is_some_and(|filter| filter.of(&|_| None) != Truth::No);
+        let lets_any_in = question.filter.as_ref().is_some_and(|filter| filter.of(&|_, test| test.of(None)) != Truth::No);
         let of_all = (lets_any_in && question.group_by.is_empty() && !received).then_some(OF_ALL);
         let mut needed: Vec<&str> = Vec::new();
         for name in question.group_by.iter().map(String::as_str).chain(filtered).chain(only).chain(of_all) {
@@ -210,10 +212,23 @@ impl Plan {
         self.spans.iter().map(|span| span.tier).max().unwrap_or(Tier::Minute)
     }
 
-    /// Whether a cell passes the question's filter.
-    pub(crate) fn lets_in<T: AsRef<str>>(&self, values: &[Option<T>]) -> Truth {
-        let value = |index: &usize| value(values, *index);
-        self.filter.as_ref().map_or(Truth::Yes, |filter| filter.of(&value))
+    /// Whether a cell passes the question's filter, of which this says whether its value at a place is what a test asks for.
+    pub(crate) fn lets_in(&self, is: impl Fn(usize, &Test) -> Truth) -> Truth {
+        self.filter.as_ref().map_or(Truth::Yes, |filter| filter.of(&|place, test| is(*place, test)))
+    }
+
+    /// The dimensions that the answer tells apart: those of its groups, its filter and its metrics.
+    pub fn told_apart(&self) -> BTreeSet<&str> {
+        let question = &self.question;
+        let only = question.metrics.iter().flat_map(Figure::metrics).filter_map(|metric| metric.only.as_ref());
+        let filtered = question.filter.iter().flat_map(Filter::dimensions).map(|name| &**name);
+        question.group_by.iter().map(String::as_str).chain(filtered).chain(only.map(|(name, _)| *name)).collect()
+    }
+
+    /// The minutes, half-open, that a cell of this bucket is of at most.
+    pub(crate) fn minutes_of(&self, bucket: i64) -> (i64, i64) {
+        let span = self.spans.iter().find(|span| (span.from..span.to).contains(&bucket));
+        (bucket, rollup::next(span.map_or(Tier::Minute, |span| span.tier), bucket, &self.zone))
     }
 }
 

@@ -6,6 +6,7 @@ use std::vec;
 use catchment_cells::Cell;
 use catchment_cells::cell::Wanted;
 use catchment_cells::codec::{DecodeError, Reader};
+use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::{Tier, put_bucket, read_place, series};
 use jiff::tz::TimeZone;
 
@@ -96,11 +97,16 @@ impl Folder {
 
 impl Frozen {
     /// The rows of a flush: every cell of every minute, and of the hours and days these lie in, in blocks. Returns the stretches
-    /// that they are in.
-    pub fn for_each_row(&self, zone: &TimeZone, put: impl FnMut(Vec<u8>, Vec<u8>)) -> Vec<Stretch> {
+    /// that they are in. A cube that is in `folded` is written as it is there.
+    pub fn for_each_row(
+        &self,
+        folded: &CellsBlock,
+        zone: &TimeZone,
+        put: impl FnMut(Vec<u8>, Vec<u8>),
+    ) -> Vec<Stretch> {
         let mut rows = Rows::new(self.run, put);
         let mut touched: Vec<Stretch> = Vec::new();
-        self.memtable.for_each_tier(zone, |place, cells| {
+        self.memtable.for_each_tier(folded, zone, |place, cells| {
             let series = series(place.client, place.cube, place.tier);
             let stretch = Stretch::of(&series, place.tier, place.bucket);
             // Buckets come stretch by stretch.

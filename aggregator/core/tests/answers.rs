@@ -6,6 +6,7 @@ use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_aggregator_core::answer::{Answer, Row, TooMuch};
+use catchment_aggregator_core::dictionary::{self, Admission, Dictionaries, Dictionary};
 use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
 use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::planner::Cube;
@@ -265,20 +266,52 @@ impl Asked {
 }
 
 /// Rows as a store keeps them: a key may have several.
-#[derive(Default)]
-struct Rows(BTreeMap<CellKey, Vec<Cell>>);
+struct Rows {
+    cells: BTreeMap<CellKey, Vec<Cell>>,
+    dictionaries: BTreeMap<Vec<u8>, Dictionary>,
+    values_max: usize,
+    run: u64,
+}
+
+impl Default for Rows {
+    fn default() -> Self {
+        Rows { cells: BTreeMap::new(), dictionaries: BTreeMap::new(), values_max: 100, run: 0 }
+    }
+}
 
 impl Rows {
     fn flush(&mut self, memtable: &mut Memtable) {
-        std::mem::take(memtable).for_each_tier(&TimeZone::UTC, |place, cells| {
+        self.run += 1;
+        let memtable = std::mem::take(memtable);
+        let read = |key: dictionary::Key<'_>| -> Result<_, ()> {
+            Ok(self.dictionaries.get(&key.encode(false)).cloned().unwrap_or_default())
+        };
+        let admission = Admission::of(&memtable, (self.run, 0), |_| self.values_max, read).unwrap();
+        for (key, dictionary) in &admission.changed {
+            self.dictionaries.insert(key.encode(false), dictionary.clone());
+        }
+        memtable.for_each_tier(&admission.fold(&memtable), &TimeZone::UTC, |place, cells| {
             for (values, cell) in cells {
-                self.0.entry(place.key(values)).or_default().push(cell.into_owned());
+                self.cells.entry(place.key(values)).or_default().push(cell.into_owned());
             }
         });
     }
 
+    fn known(&self, plan: &Plan) -> Dictionaries {
+        let mut known = Dictionaries::default();
+        for dimension in plan.told_apart() {
+            for day in dictionary::day(FIRST)..=dictionary::day(FIRST + MINUTES) {
+                let key = dictionary::Key { client: &client(0), dimension, day }.encode(false);
+                if let Some(dictionary) = self.dictionaries.get(&key).filter(|dictionary| dictionary.is_folding()) {
+                    known.insert(dimension, day, dictionary.clone());
+                }
+            }
+        }
+        known
+    }
+
     fn fold(&mut self) {
-        for cells in self.0.values_mut() {
+        for cells in self.cells.values_mut() {
             let mut folded = cells.remove(0);
             cells.drain(..).for_each(|cell| folded.merge(&cell));
             cells.push(folded);
@@ -300,7 +333,8 @@ impl Rows {
         for (minute, values, cell) in memtable.scan(&client(0), &plan.cube.name, start, end) {
             answer.add(minute, values, cell).unwrap();
         }
-        for (key, cells) in &self.0 {
+        answer.know(self.known(&plan));
+        for (key, cells) in &self.cells {
             let is_asked = plan.spans.iter().any(|span| {
                 key.client == client(0)
                     && key.cube == plan.cube.name
@@ -506,14 +540,65 @@ proptest! {
             start: 0, end: 1, granularity: 0, window: 1, group_by: vec!["page"], filter: None, order: ORDERS[0], limit: 1,
             page_views_first: false,
         };
-        for (figure, truth) in row.figures.iter().zip(of_all.figures(&truth)) {
-            if let (Some(figure), Some(truth)) = (figure, truth) {
-                let slack = truth.value.abs() * 1e-9;
-                prop_assert!(figure.lower - slack <= truth.value && truth.value <= figure.upper + slack, "{figure:?} {truth:?}");
-                prop_assert!(!figure.exact || figure.value == truth.value);
+        within(&row.figures, &of_all.figures(&truth))?;
+    }
+
+    /// Dictionaries have room for few: what the events say is within the bounds, and what is told apart whole is exact.
+    #[test]
+    fn values_beyond_a_dictionary_widen_bounds(
+        frames in prop::collection::vec((prop::collection::vec(event(), 1..30), any::<bool>()), 1..10),
+        asked in prop::collection::vec(asked(), 1..6),
+        values_max in 1usize..5,
+    ) {
+        let (mut memtable, mut rows) = (Memtable::default(), Rows { values_max, ..Rows::default() });
+        for (frame, is_flushed) in &frames {
+            let mut block = CellsBlock::default();
+            frame.iter().for_each(|event| event.add_to(&mut block));
+            memtable.merge(block);
+            if *is_flushed {
+                rows.flush(&mut memtable);
+            }
+        }
+        let events: Vec<Event> = frames.into_iter().flat_map(|(frame, _)| frame).collect();
+        for asked in asked {
+            let asked = Asked { limit: 100, ..asked };
+            let told = rows.answer(&memtable, asked.question());
+            let by_key = |rows: Vec<Row>| rows.into_iter().map(|row| ((row.bucket, row.group.clone()), row));
+            let told: BTreeMap<_, _> = by_key(told).collect();
+            let truth: BTreeMap<_, _> = by_key(asked.naive(&events)).collect();
+            let is_other = |group: &[Box<str>]| group.first().is_some_and(|value| **value == *OTHER);
+            let groups: BTreeSet<_> = told.keys().map(|(_, group)| group).collect();
+            for (key, row) in told.iter().filter(|((_, group), _)| !is_other(group)) {
+                match truth.get(key) {
+                    Some(truth) => within(&row.figures, &truth.figures)?,
+                    None => within(&row.figures, &asked.figures(&[]))?,
+                }
+            }
+            for key in truth.keys().filter(|(_, group)| groups.contains(group)) {
+                prop_assert!(told.contains_key(key), "{key:?} of {asked:?}");
+            }
+            if asked.filter.is_none() {
+                let events = asked.metrics().iter().position(|name| *name == "events").unwrap();
+                let total = |rows: &BTreeMap<_, Row>| -> f64 {
+                    rows.values().map(|row| row.figures[events].unwrap().value).sum()
+                };
+                prop_assert_eq!(total(&told), total(&truth), "what is folded is in (other)");
             }
         }
     }
+}
+
+/// Whether figures have the truth within their bounds, and are it where they are said to be exact.
+fn within(figures: &[Option<Estimate>], truth: &[Option<Estimate>]) -> Result<(), TestCaseError> {
+    for (figure, truth) in figures.iter().zip(truth) {
+        if let (Some(figure), Some(truth)) = (figure, truth) {
+            let slack = truth.value.abs() * 1e-9;
+            let is_within = figure.lower - slack <= truth.value && truth.value <= figure.upper + slack;
+            prop_assert!(is_within, "{figure:?} {truth:?}");
+            prop_assert!(!figure.exact || figure.value == truth.value, "{figure:?} {truth:?}");
+        }
+    }
+    Ok(())
 }
 
 #[test]

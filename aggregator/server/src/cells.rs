@@ -1,11 +1,12 @@
 //! The cells of all clients: what the memtable and the store hold, seen as one, under one lock for the tables.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
 use catchment_aggregator_core::answer::{Answer, TooMuch};
 use catchment_aggregator_core::block::{Decoded, stretch, stretch_minutes};
+use catchment_aggregator_core::dictionary::{self, Dictionaries};
 use catchment_aggregator_core::kept::Kept;
 use catchment_aggregator_core::limits::{KEPT_BYTES_MAX, QUESTION_CELLS_MAX};
 use catchment_aggregator_core::log::needed_from;
@@ -21,9 +22,11 @@ use catchment_config::is_report;
 use jiff::tz::TimeZone;
 use thiserror::Error;
 
+use crate::clock::now_ms;
 use crate::config::Limits;
 use crate::live::Feed;
-use crate::store::{Cursor, Snapshot, Store, StoreError};
+use crate::metrics;
+use crate::store::{Cursor, Flushed, Snapshot, Store, StoreError};
 
 /// Names of measures that are told at most.
 const MEASURES_MAX: usize = 1_000;
@@ -44,6 +47,8 @@ pub(crate) struct Cells {
     tables: RwLock<Tables>,
     /// Taken while the tables are locked, or alone.
     kept: Mutex<Kept>,
+    /// What clients may take of which a config says so.
+    limits: RwLock<HashMap<ClientId, catchment_config::Limits>>,
     /// Where questions found several runs.
     scattered: Mutex<HashSet<Stretch>>,
     feed: Arc<Feed>,
@@ -93,7 +98,7 @@ impl Cells {
         let tables = Tables::new(limits.into(), flushed, store.newest_cut_at()?, store.cubes()?);
         let kept = Mutex::new(Kept::new(flushed, KEPT_BYTES_MAX));
         let (started, tables, scattered) = (Instant::now(), RwLock::new(tables), Mutex::default());
-        let cells = Cells { store, started, tables, kept, scattered, feed };
+        let cells = Cells { store, started, tables, kept, limits: RwLock::default(), scattered, feed };
         let mut folder = Folder::default();
         for row in cells.store.rows(needed_from(flushed, forwarded)) {
             let row = row?;
@@ -119,14 +124,20 @@ impl Cells {
         Ok(new)
     }
 
-    /// Checks the cubes that a config declares, which are known from here on, and returns those that are new.
-    pub(crate) fn declare(&self, client: &ClientId, cubes: Vec<Cube>) -> Result<Vec<Cube>, CubeError> {
+    /// Checks the cubes that a config declares, which are known from here on, as its limits are, and returns those that are new.
+    pub(crate) fn declare(
+        &self,
+        client: &ClientId,
+        cubes: Vec<Cube>,
+        limits: catchment_config::Limits,
+    ) -> Result<Vec<Cube>, CubeError> {
         let mut tables = self.write();
         let named = cubes.iter().map(|cube| (&*cube.name, &*cube.dimensions, cube.digest));
         let new = tables.new_of(client, named)?;
         let added: Vec<_> = new.iter().map(|cube| (client.clone(), cube.clone())).collect();
         tables.add_cubes(&added);
         tables.declare(client, cubes);
+        self.limits.write().unwrap_or_else(PoisonError::into_inner).insert(client.clone(), limits);
         Ok(new)
     }
 
@@ -150,7 +161,11 @@ impl Cells {
     /// Writes the open memtable to the store. One caller at a time: the keeper.
     pub(crate) fn flush(&self, folder: &mut Folder) -> Result<(), StoreError> {
         let Some(frozen) = self.write().freeze() else { return Ok(()) };
-        let touched = self.store.flush(&frozen, &zone())?;
+        let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
+        let values_max =
+            |client: &ClientId| limits.get(client).copied().unwrap_or_default().values_per_dimension as usize;
+        let Flushed { touched, values_folded } = self.store.flush(&frozen, &zone(), today(), values_max)?;
+        metrics::count_values_folded(values_folded);
         {
             let mut tables = self.write();
             self.kept().flushed(frozen.run, &touched);
@@ -196,9 +211,7 @@ impl Cells {
     ) -> Result<Answered, AnswerError> {
         let plan = answer.plan().clone();
         let wanted = answer.wanted();
-        let (position, as_of) = self.visit(client, &plan, wanted, deadline, |bucket, values, cell| {
-            Ok(answer.add(bucket, values, cell).map(drop)?)
-        })?;
+        let (position, as_of) = self.visit(client, &plan, wanted, deadline, &mut answer)?;
         Ok(Answered { answer, position, as_of })
     }
 
@@ -211,13 +224,12 @@ impl Cells {
     ) -> Result<BTreeSet<Box<str>>, AnswerError> {
         let mut names = BTreeSet::new();
         let wanted = Wanted { users: false, measures: true };
-        self.visit(client, &plan, wanted, deadline, |_, _, cell| {
+        self.visit(client, &plan, wanted, deadline, &mut |_: i64, _: &[Option<&str>], cell: &Cell| {
             for name in cell.measures.names() {
                 if !names.contains(name) && names.len() < MEASURES_MAX {
                     names.insert(name.into());
                 }
             }
-            Ok(())
         })?;
         Ok(names)
     }
@@ -230,16 +242,16 @@ impl Cells {
         deadline: Instant,
     ) -> Result<BTreeMap<Box<str>, i64>, AnswerError> {
         let mut reported: BTreeMap<Box<str>, i64> = BTreeMap::new();
-        self.visit(client, plan, Wanted { users: false, measures: false }, deadline, |bucket, values, _| {
+        let wanted = Wanted { users: false, measures: false };
+        self.visit(client, plan, wanted, deadline, &mut |bucket: i64, values: &[Option<&str>], _: &Cell| {
             let Some(reason) = values.first().copied().flatten().filter(|reason| is_report(reason)) else {
-                return Ok(());
+                return;
             };
             if let Some(first) = reported.get_mut(reason) {
                 *first = bucket.min(*first);
             } else if reported.len() < REPORTED_MAX {
                 reported.insert(reason.into(), bucket);
             }
-            Ok(())
         })?;
         Ok(reported)
     }
@@ -252,25 +264,15 @@ impl Cells {
         plan: &Plan,
         wanted: Wanted,
         deadline: Instant,
-        mut visit: impl FnMut(i64, &[Option<&str>], &Cell) -> Result<(), AnswerError>,
+        visitor: &mut impl Visitor,
     ) -> Result<(u64, Option<i64>), AnswerError> {
         let (start, end) = plan.range();
-        let mut cells_read = 0u64;
-        let mut visit = |bucket, values: &[Option<&str>], cell: &_| {
-            cells_read += 1;
-            if cells_read > QUESTION_CELLS_MAX {
-                return Err(TooMuch::Cells.into());
-            }
-            if cells_read.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= deadline {
-                return Err(AnswerError::TooLong);
-            }
-            visit(bucket, values, cell)
-        };
+        let mut bounded = Bounded { visitor, cells_read: 0, deadline };
         let (frozen, view, position, as_of) = {
             let tables = self.read();
             let mut borrowed = Vec::new();
             for (minute, values, cell) in tables.scan(client, &plan.cube.name, start, end) {
-                visit(minute, borrow(values, &mut borrowed), cell)?;
+                bounded.visit(minute, borrow(values, &mut borrowed), cell)?;
             }
             drop(borrowed);
             let frozen = tables.frozen();
@@ -278,15 +280,19 @@ impl Cells {
             let view = View { snapshot: self.store.snapshot(), through, without_run };
             (frozen, view, tables.position(), tables.as_of())
         };
+        let days = (dictionary::day(start), dictionary::day(end));
+        bounded.visitor.know(view.snapshot.dictionaries(client, plan.told_apart(), days)?);
         if let Some(frozen) = &frozen {
             let mut borrowed = Vec::new();
             for (minute, values, cell) in frozen.memtable.scan(client, &plan.cube.name, start, end) {
-                visit(minute, borrow(values, &mut borrowed), cell)?;
+                bounded.visit(minute, borrow(values, &mut borrowed), cell)?;
             }
         }
         for span in &plan.spans {
             let series = series(client, &plan.cube.name, span.tier);
-            self.visit_span(&view, &series, *span, (wanted, deadline), &mut visit)?;
+            self.visit_span(&view, &series, *span, (wanted, deadline), |bucket, values, cell| {
+                bounded.visit(bucket, values, cell)
+            })?;
         }
         Ok((position, as_of))
     }
@@ -363,6 +369,11 @@ impl Cells {
         }
     }
 
+    /// Takes out some of the dictionaries that aren't needed any more, and says whether there may be more.
+    pub(crate) fn sweep_dictionaries(&self) -> Result<bool, StoreError> {
+        self.store.sweep_dictionaries(today())
+    }
+
     /// Bytes of what questions have read and is kept.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept().bytes()
@@ -384,6 +395,52 @@ impl Cells {
 
     fn write(&self) -> RwLockWriteGuard<'_, Tables> {
         self.tables.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whoever looks at the cells of a plan.
+trait Visitor {
+    /// Says which values may have been folded, of the cells that are visited from here on.
+    fn know(&mut self, _dictionaries: Dictionaries) {}
+
+    /// Takes a cell.
+    fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError>;
+}
+
+impl Visitor for Answer {
+    fn know(&mut self, dictionaries: Dictionaries) {
+        Answer::know(self, dictionaries);
+    }
+
+    fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError> {
+        Ok(self.add(bucket, values, cell).map(drop)?)
+    }
+}
+
+impl<F: FnMut(i64, &[Option<&str>], &Cell)> Visitor for F {
+    fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError> {
+        self(bucket, values, cell);
+        Ok(())
+    }
+}
+
+/// A visitor that is held to the bounds of a question.
+struct Bounded<'a, V> {
+    visitor: &'a mut V,
+    cells_read: u64,
+    deadline: Instant,
+}
+
+impl<V: Visitor> Bounded<'_, V> {
+    fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError> {
+        self.cells_read += 1;
+        if self.cells_read > QUESTION_CELLS_MAX {
+            return Err(TooMuch::Cells.into());
+        }
+        if self.cells_read.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= self.deadline {
+            return Err(AnswerError::TooLong);
+        }
+        self.visitor.visit(bucket, values, cell)
     }
 }
 
@@ -420,6 +477,11 @@ fn borrow<'a, 'b>(values: &'a Values, borrowed: &'b mut Vec<Option<&'a str>>) ->
     borrowed.clear();
     borrowed.extend(values.iter().map(Option::as_deref));
     borrowed
+}
+
+/// The day of UTC, in days since 1970.
+fn today() -> i64 {
+    dictionary::day(now_ms().div_euclid(60_000))
 }
 
 /// The clock that hours and days are cut on: UTC, until clients have a configured one.

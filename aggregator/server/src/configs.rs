@@ -76,7 +76,7 @@ impl Configs {
         let mut state = State::default();
         for (client, version, config) in cells.store().configs()? {
             // They were checked when they were set; a cube that doesn't fit any more is not answered from.
-            if let Err(error) = cells.declare(&client, cubes(&config)) {
+            if let Err(error) = cells.declare(&client, cubes(&config), config.limits) {
                 info!(%client, %error, "cubes of a config aren't declared");
             }
             state.version = state.version.max(version);
@@ -130,7 +130,7 @@ impl Configs {
         }
         let version = self.version().checked_add(1).ok_or(PutError::Versions)?;
         let bytes = config.encode();
-        let new = self.cells.declare(client, cubes(&config))?;
+        let new = self.cells.declare(client, cubes(&config), config.limits)?;
         self.cells.store().put_config(client, version, &bytes, &new)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.version = version;

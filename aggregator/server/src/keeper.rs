@@ -15,6 +15,8 @@ use crate::{crash, metrics};
 
 /// So often the keeper looks.
 const TICK: Duration = Duration::from_millis(100);
+/// So often it looks for dictionaries that aren't needed any more.
+const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
 
 /// The keeper.
 pub(crate) struct Keeper {
@@ -23,12 +25,13 @@ pub(crate) struct Keeper {
     forwarded: Option<Arc<AtomicU64>>,
     health: Arc<Health>,
     folder: Folder,
+    swept: Instant,
 }
 
 impl Keeper {
     /// A keeper of cells, of which the forwarder says how far central is.
     pub(crate) fn new(cells: Arc<Cells>, forwarded: Option<Arc<AtomicU64>>, health: Arc<Health>) -> Keeper {
-        Keeper { cells, forwarded, health, folder: Folder::default() }
+        Keeper { cells, forwarded, health, folder: Folder::default(), swept: Instant::now() }
     }
 
     /// Keeps until told to stop. Blocks: run it on a thread of its own.
@@ -52,6 +55,9 @@ impl Keeper {
         }
         self.truncate(flush)?;
         self.cells.scattered().into_iter().for_each(|stretch| self.folder.suggest(stretch));
+        if self.swept.elapsed() >= SWEEP && !self.cells.sweep_dictionaries()? {
+            self.swept = Instant::now();
+        }
         let Some(stretch) = self.folder.pop() else { return Ok(false) };
         metrics::count_folded(self.cells.store().fold(&stretch)?);
         Ok(true)

@@ -51,6 +51,11 @@ pub(crate) fn count_folded(rows: usize) {
     counter!("catchment_folded_rows_total").increment(rows as u64);
 }
 
+/// A flush folded values into `(other)`.
+pub(crate) fn count_values_folded(values: usize) {
+    counter!("catchment_values_folded_total").increment(values as u64);
+}
+
 /// How much is kept, of what questions have read among it.
 pub(crate) fn set_bytes(memtable: usize, log: u64, read: usize) {
     gauge!("catchment_memtable_bytes").set(memtable as f64);

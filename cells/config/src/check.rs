@@ -9,6 +9,7 @@ use catchment_cells::limits::{CLIENT_CUBES_MAX, CUBE_DIMENSIONS_MAX, NAME_BYTES_
 
 use crate::limits::{
     DIMENSIONS_MAX, LATENESS_MINUTES_MAX, LOOKUP_ENTRIES_MAX, LOOKUPS_MAX, MEASURES_MAX, SCHEMA_FIELDS_MAX, SCHEMAS_MAX,
+    VALUES_PER_DIMENSION_MAX, VALUES_PER_DIMENSION_MIN,
 };
 use crate::{Config, Cube, Field, Kind};
 
@@ -32,6 +33,11 @@ pub(crate) fn mistakes(config: &Config) -> Vec<String> {
     if config.lateness_minutes > LATENESS_MINUTES_MAX {
         let longest = LATENESS_MINUTES_MAX;
         found.say("lateness_minutes", format!("is at most {longest}: so long event_ids are remembered"));
+    }
+    let values = config.limits.values_per_dimension;
+    if !(VALUES_PER_DIMENSION_MIN..=VALUES_PER_DIMENSION_MAX).contains(&values) {
+        let range = format!("from {VALUES_PER_DIMENSION_MIN} to {VALUES_PER_DIMENSION_MAX}");
+        found.say("limits.values_per_dimension", format!("is {range}"));
     }
     found.0
 }

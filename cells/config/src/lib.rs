@@ -39,6 +39,30 @@ pub struct Config {
     pub lookups: Vec<Lookup>,
     /// What events are to look like.
     pub schemas: Schemas,
+    /// What the client may take.
+    #[serde(skip_serializing_if = "Limits::is_default")]
+    pub limits: Limits,
+}
+
+/// What a client may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Limits {
+    /// Values of one dimension that are told apart on a day of UTC: half of them whatever they are, the rest as they come often. Others
+    /// become `(other)`.
+    pub values_per_dimension: u32,
+}
+
+impl Limits {
+    fn is_default(&self) -> bool {
+        *self == Limits::default()
+    }
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits { values_per_dimension: 50_000 }
+    }
 }
 
 /// A cube of the client's own.
@@ -162,6 +186,7 @@ impl Default for Config {
             lateness_minutes: LATENESS_MINUTES_MAX,
             lookups: Vec::new(),
             schemas: Schemas::default(),
+            limits: Limits::default(),
         }
     }
 }

@@ -7,7 +7,7 @@ use catchment_cells::codec::Reader;
 use catchment_cells::config::{Answer, AnswerError, Question};
 use catchment_cells::credential::{CredentialError, ReadKey, WriteKey};
 use catchment_cells::digest::Digest;
-use catchment_cells::frame::{self, FrameDraft, FrameError, Kind, open, seal};
+use catchment_cells::frame::{self, CellsBlock, FrameDraft, FrameError, Kind, open, seal};
 use catchment_cells::key::CellKey;
 use catchment_cells::limits::BLOCK_BYTES_MAX;
 use catchment_cells::live::{Message, Mirror, cursor, parse_cursor};
@@ -150,7 +150,7 @@ pub(crate) fn blocks(bytes: &[u8]) -> bool {
     let mut memtable = Memtable::default();
     memtable.merge(block);
     memtable.merge(draft.cells);
-    memtable.for_each_tier(&TimeZone::UTC, |place, cells| {
+    memtable.for_each_tier(&CellsBlock::default(), &TimeZone::UTC, |place, cells| {
         for (values, cell) in cells {
             let key = place.key(values);
             assert!(CellKey::decode(&key.encode(), key.values.len()) == Ok((key, &[])));

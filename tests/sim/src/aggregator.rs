@@ -329,7 +329,7 @@ fn flush(
 ) -> Result<(), Died> {
     let Some(frozen) = tables.freeze() else { return Ok(()) };
     let mut rows = Vec::new();
-    let touched = frozen.for_each_row(&TimeZone::UTC, |key, block| rows.push((key, block)));
+    let touched = frozen.for_each_row(&CellsBlock::default(), &TimeZone::UTC, |key, block| rows.push((key, block)));
     step()?;
     disk.begin();
     for (key, value) in rows {

@@ -63,7 +63,7 @@ fn passes(filter: &Filter, event: &HashMap<&str, &str>) -> bool {
 
 /// Whether a cell of such events does.
 fn truth(filter: &Filter, event: &HashMap<&str, &str>) -> Truth {
-    filter.of(&|dimension| event.get(&**dimension).copied())
+    filter.of(&|dimension, test| test.of(event.get(&**dimension).copied()))
 }
 
 fn word() -> impl Strategy<Value = Box<str>> {

@@ -224,6 +224,10 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -
         "tier": match tier { Tier::Minute => "minute", Tier::Hour => "hour", Tier::Day => "day" },
         "source": "cells",
     });
+    let folded = answered.answer.folded_dimensions();
+    if !folded.is_empty() {
+        meta["folded"] = json!(folded);
+    }
     if let Some((start, end)) = question.before {
         meta["before"] = json!({ "start": json::time(start), "end": json::time(end) });
     }

@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use catchment_aggregator_core::block::Decoded;
+use catchment_aggregator_core::dictionary::Admission;
 use catchment_aggregator_core::runs::{Stretch, fold, split_row_key};
 use catchment_aggregator_core::tables::Frozen;
+use catchment_cells::ClientId;
 use catchment_cells::cell::Wanted;
 use catchment_cells::codec::DecodeError;
 use catchment_cells::key::CellKey;
@@ -14,23 +16,40 @@ use jiff::tz::TimeZone;
 use super::{Cursor, Store, StoreError};
 use crate::crash;
 
-/// The cells as they were at one moment.
+/// The cells, and the dictionaries, as they were at one moment.
 pub(crate) struct Snapshot {
-    store: Store,
-    snapshot: fjall::Snapshot,
+    pub(super) store: Store,
+    pub(super) snapshot: fjall::Snapshot,
+}
+
+/// What a flush did.
+pub(crate) struct Flushed {
+    /// The stretches that it wrote to.
+    pub touched: Vec<Stretch>,
+    /// Values that it folded.
+    pub values_folded: usize,
 }
 
 impl Store {
-    /// Writes a memtable as one run, with the hours and days made of its minutes and the log position that cells now
-    /// reach, in one synced batch. Returns the stretches that it wrote to.
-    pub(crate) fn flush(&self, frozen: &Frozen, zone: &TimeZone) -> Result<Vec<Stretch>, StoreError> {
+    /// Writes a memtable as one run, with the hours and days made of its minutes, what it lets into dictionaries and the log
+    /// position that cells now reach, in one synced batch. Returns the stretches that it wrote to.
+    pub(crate) fn flush(
+        &self,
+        frozen: &Frozen,
+        zone: &TimeZone,
+        today: i64,
+        values_max: impl Fn(&ClientId) -> usize,
+    ) -> Result<Flushed, StoreError> {
         let mut batch = self.synced_batch();
-        let touched = frozen.for_each_row(zone, |row_key, block| batch.insert(&self.blocks, row_key, block));
+        let admission = Admission::of(&frozen.memtable, (frozen.run, today), values_max, |key| self.dictionary(key))?;
+        admission.changed.iter().for_each(|(key, dictionary)| self.put_dictionary(&mut batch, *key, dictionary));
+        let folded = admission.fold(&frozen.memtable);
+        let touched = frozen.for_each_row(&folded, zone, |row_key, block| batch.insert(&self.blocks, row_key, block));
         batch.insert(&self.meta, Cursor::Flushed.key(), frozen.run.to_le_bytes());
         crash::point("flush.before_commit");
         batch.commit()?;
         crash::point("flush.after_commit");
-        Ok(touched)
+        Ok(Flushed { touched, values_folded: admission.folded() })
     }
 
     /// Merges the runs of a stretch into one, and says how many rows that removed.

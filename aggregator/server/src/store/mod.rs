@@ -3,6 +3,7 @@
 mod cells;
 mod configs;
 mod dashboards;
+mod dictionaries;
 mod letters;
 mod log;
 mod upgrade;
@@ -19,7 +20,7 @@ use catchment_cells::frame::{FrameError, Producer};
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, OwnedWriteBatch, PersistMode};
 use thiserror::Error;
 
-pub(crate) use self::cells::Snapshot;
+pub(crate) use self::cells::{Flushed, Snapshot};
 use self::letters::Letters;
 
 /// The format of the whole store, and the one before, which is brought up to it.
@@ -41,6 +42,7 @@ pub(crate) struct Store {
     log: Keyspace,
     marks: Keyspace,
     blocks: Keyspace,
+    dictionaries: Keyspace,
     cubes: Keyspace,
     configs: Keyspace,
     dashboards: Keyspace,
@@ -119,6 +121,7 @@ impl Store {
             log: keyspace("log", BIG_KEYSPACE_BYTES)?,
             marks: keyspace("marks", SMALL_KEYSPACE_BYTES)?,
             blocks: keyspace("blocks", BIG_KEYSPACE_BYTES)?,
+            dictionaries: keyspace("dictionaries", SMALL_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
             configs: keyspace("configs", SMALL_KEYSPACE_BYTES)?,
             dashboards: keyspace("dashboards", SMALL_KEYSPACE_BYTES)?,

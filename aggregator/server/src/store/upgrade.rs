@@ -120,7 +120,7 @@ mod tests {
         let old = store.database.keyspace(CELLS, KeyspaceCreateOptions::default).unwrap();
         let mut memtable = Memtable::default();
         memtable.merge(cells.clone());
-        memtable.for_each_tier(&TimeZone::UTC, |place, cells| {
+        memtable.for_each_tier(&CellsBlock::default(), &TimeZone::UTC, |place, cells| {
             for (values, cell) in cells {
                 let mut value = Vec::new();
                 cell.encode_stored(&mut value);
