@@ -347,8 +347,7 @@ impl Answer {
         for (group, mut held) in groups {
             let (mut sure, mut possible) = (window(), window());
             for bucket in &buckets {
-                let Held { sure: now, possible: more } =
-                    held.remove(bucket).unwrap_or_default();
+                let Held { sure: now, possible: more } = held.remove(bucket).unwrap_or_default();
                 let own = |sums: Option<Cow<'_, [Sum]>>| -> Sums { sums.map(Cow::into_owned) };
                 let (now, more) = (sure.push(own(now)), possible.push(own(more)));
                 if *bucket >= first && (now.is_some() || more.is_some()) {

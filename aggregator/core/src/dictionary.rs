@@ -443,6 +443,10 @@ mod tests {
         }
         assert!(folded <= 60_000, "{folded} of its events were folded");
         assert!(dictionary.may_hide("/often"), "some of them");
-        assert_eq!(dictionary.admit(HashMap::from([("/often", 1)]), values_max, 1), HashSet::new(), "from here on none");
+        assert_eq!(
+            dictionary.admit(HashMap::from([("/often", 1)]), values_max, 1),
+            HashSet::new(),
+            "from here on none"
+        );
     }
 }

@@ -1,6 +1,6 @@
 //! What an aggregator decides, without I/O and without a clock: which frames are stored ([`ingest`], [`marks`]) and which are
-//! passed on ([`forwarding`]), how long the log keeps them ([`log`]), which cells are open ([`tables`], [`memtable`]), which are
-//! in which run ([`runs`]), how they lie there ([`block`]) and which of these are at hand ([`kept`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`], [`filter`], [`granularity`]) and which are asked together ([`dashboard`]), what else readers say ([`said`]), which
+//! passed on ([`forwarding`]), how long the log keeps them ([`log`]), which cells are open ([`tables`], [`memtable`]), which of their
+//! values are told apart ([`dictionary`]), which are in which run ([`runs`]), how they lie there ([`block`]) and which of these are at hand ([`kept`]), how minutes become hours and days ([`rollup`]), what a question asks ([`question`], [`filter`], [`granularity`]) and which are asked together ([`dashboard`]), what else readers say ([`said`]), which
 //! cells answer it ([`planner`]) and what they say ([`answer`], [`json`]), who is looked at ([`watched`]), and which events are read back that were not counted
 //! ([`letters`]).
 

@@ -149,7 +149,8 @@ impl Plan {
         let filtered = question.filter.iter().flat_map(Filter::dimensions).map(|name| &**name);
         // An event with none of a cube's dimensions is not in it: to count those that lack what is filtered, a cube must have one
         // that no event lacks.
-        let lets_any_in = question.filter.as_ref().is_some_and(|filter| filter.of(&|_, test| test.of(None)) != Truth::No);
+        let lets_any_in =
+            question.filter.as_ref().is_some_and(|filter| filter.of(&|_, test| test.of(None)) != Truth::No);
         let of_all = (lets_any_in && question.group_by.is_empty() && !received).then_some(OF_ALL);
         let mut needed: Vec<&str> = Vec::new();
         for name in question.group_by.iter().map(String::as_str).chain(filtered).chain(only).chain(of_all) {

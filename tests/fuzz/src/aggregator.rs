@@ -1,14 +1,21 @@
 //! What an aggregator keeps of producers, and what it is asked.
 
+use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
+use catchment_aggregator_core::block::Decoded;
+use catchment_aggregator_core::dictionary::Dictionary;
 use catchment_aggregator_core::marks::decide;
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::question::parameters;
+use catchment_aggregator_core::runs::{fold, split_row_key};
 use catchment_aggregator_core::{Answer, Decision, Mark, Memtable, Plan, Question, Said, Token};
 use catchment_cells::ClientId;
+use catchment_cells::cell::Wanted;
+use catchment_cells::codec::DecodeError;
 use catchment_cells::credential::ReadKey;
 use catchment_cells::frame::{self, open};
+use catchment_cells::key::{Tier, put_bucket, series};
 use catchment_cells::live::parse_cursor;
 use catchment_cells::merged::Merged;
 use jiff::tz::TimeZone;
@@ -34,6 +41,43 @@ pub(crate) fn mark(bytes: &[u8]) -> bool {
         let after = Mark::after(Some(&mark), &header, [7; 16]);
         assert_eq!(Mark::decode(&after.encode()), Ok(after));
     }
+    true
+}
+
+/// A dictionary of values: `u8 0 or 1 ‖ dictionary`. It has one form.
+pub(crate) fn dictionary(bytes: &[u8]) -> bool {
+    let Some((is_folding, bytes)) = bytes.split_first() else { return false };
+    let Ok(dictionary) = Dictionary::decode(bytes, *is_folding > 0) else { return false };
+    assert_eq!(dictionary.encode(), bytes);
+    true
+}
+
+/// Two blocks of a stretch: `u16 length ‖ block ‖ block`. Folded into one run they have the events of both, and are read as they are written.
+pub(crate) fn stretch(bytes: &[u8]) -> bool {
+    let Some((one, other)) = split_length(bytes) else { return false };
+    let events = |blocks: &[(i64, &[u8])]| {
+        let mut events = BTreeMap::new();
+        for (first, block) in blocks {
+            let decoded = Decoded::read(*first, block, Wanted { users: true, measures: true })?;
+            decoded.visit(i64::MIN, i64::MAX, |bucket, _, cell| {
+                let events: &mut u64 = events.entry(bucket).or_default();
+                *events = events.saturating_add(cell.count);
+                Ok::<_, DecodeError>(())
+            })?;
+        }
+        Ok::<_, DecodeError>(events)
+    };
+    let Ok(unfolded) = events(&[(0, one), (0, other)]) else { return false };
+    let series = series(&ClientId::new("shop").expect("it is one"), "page", Tier::Minute);
+    let key = |run: u64| {
+        let mut key = series.clone();
+        put_bucket(&mut key, 0);
+        [key, run.to_be_bytes().into()].concat()
+    };
+    let Ok(folded) = fold(&[(key(1), one), (key(2), other)]) else { return false };
+    let folded: Vec<(i64, &[u8])> =
+        folded.put.iter().map(|(key, block)| (split_row_key(key).expect("it was written").1, &block[..])).collect();
+    assert_eq!(events(&folded).expect("they were written"), unfolded);
     true
 }
 

@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     target("cube", aggregator::cube),
     target("dashboard", dashboard::dashboard).takes(16_384).may_take(128 << 20),
     target("datasketches", cells::datasketches).takes(16_384),
+    target("dictionary", aggregator::dictionary),
     target("digest", cells::digest).takes(16_384),
     target("events", edge::events).takes(8_192).may_take(4 << 20),
     target("frame", cells::frame),
@@ -77,6 +78,8 @@ pub const TARGETS: &[Target] = &[
     target("route", cells::route),
     target("rows", edge::rows).takes(8_192).may_take(4 << 20),
     target("said", aggregator::said).may_take(16 << 20),
+    // Two blocks of cells that are nothing but a byte each.
+    target("stretch", aggregator::stretch).takes(16_384).may_take(64 << 20),
     target("told", cells::told),
     target("users", cells::users).takes(16_384),
 ];

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use catchment_aggregator_core::block::Draft;
 use catchment_aggregator_core::planner::Cube;
 use catchment_cells::ack::{Ack, Status};
 use catchment_cells::cell::Cell;
@@ -61,6 +62,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         "cube" => cubes(),
         "dashboard" => dashboards(),
         "datasketches" => [0, 1, 7, 8, 300, 390, 2_000].map(|n| users(n).to_datasketches()).into(),
+        "dictionary" => vec![dictionary(0, &[]), dictionary(3, &[1, 1 << 60])],
         "digest" => vec![digests(3, 40), digests(40, 500), digests(2_000, 32)],
         "events" => {
             EVENTS.iter().zip([0, 64, 129, 130, 66]).map(|(body, flags)| [&[flags], body.as_bytes()].concat()).collect()
@@ -106,6 +108,7 @@ pub fn of(name: &str) -> Vec<Vec<u8>> {
         ]
         .map(String::into_bytes)
         .into(),
+        "stretch" => vec![stretch(&[1, 2], &[2, 9]), stretch(&[], &[3])],
         "told" => told(),
         "users" => [[0, 1], [5, 1_100], [1_024, 3], [2_000, 1_500]]
             .map(|sizes| sizes.map(|n| users_bytes(&users(n))).concat())
@@ -332,6 +335,30 @@ fn merged(dimensions: &[&str]) -> Vec<u8> {
     let dimensions = dimensions.iter().map(|&dimension| dimension.into()).collect();
     let (start, end) = (28_000_000, 28_000_120);
     Merged { cube: "page".into(), tier: Tier::Hour, start, end, as_of: Some(NOW), dimensions, rows }.encode()
+}
+
+fn dictionary(whole: u64, late: &[u64]) -> Vec<u8> {
+    let mut out = vec![u8::from(!late.is_empty()), 1];
+    out.extend_from_slice(&NOW.to_le_bytes());
+    out.push(whole as u8);
+    (0..whole).for_each(|hash| out.extend_from_slice(&(hash << 40).to_le_bytes()));
+    out.push(late.len() as u8);
+    late.iter().for_each(|hash| out.extend_from_slice(&hash.to_le_bytes()));
+    out
+}
+
+fn stretch(one: &[i64], other: &[i64]) -> Vec<u8> {
+    let block = |buckets: &[i64]| {
+        let mut draft = Draft::new(2);
+        for bucket in buckets {
+            let mut cell = Cell { count: 5, users: users(3), ..Cell::default() };
+            cell.record("ms", 1_000, true);
+            draft.push(*bucket, [None, Some("/")], &cell);
+            draft.push(*bucket, [Some("DE"), Some("/é")], &cell);
+        }
+        draft.finish()
+    };
+    [lengthed(&block(one)), block(other)].concat()
 }
 
 fn mark(chains: u8) -> Vec<u8> {

@@ -62,6 +62,7 @@ checks! {
     cube: 200_000,
     dashboard: 5_000,
     datasketches: 20_000,
+    dictionary: 100_000,
     digest: 50_000,
     events: 30_000,
     frame: 100_000,
@@ -77,6 +78,7 @@ checks! {
     route: 200_000,
     rows: 20_000,
     said: 50_000,
+    stretch: 50_000,
     told: 100_000,
     users: 8_000,
 }

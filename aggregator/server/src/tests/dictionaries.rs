@@ -49,7 +49,8 @@ fn a_flood_of_values_is_folded_and_hides_nothing() {
             drop(aggregator);
             aggregator = Aggregator::open(&folder);
         }
-        let rows = aggregator.ask(&client("a"), &format!("metric=events&metric=users&group_by=page&limit=1000&{RANGE}"));
+        let rows =
+            aggregator.ask(&client("a"), &format!("metric=events&metric=users&group_by=page&limit=1000&{RANGE}"));
         assert!((50..=101).contains(&rows.len()), "{} pages", rows.len());
         let total: f64 = rows.iter().map(|row| row.figures[0].unwrap().value).sum();
         assert_eq!(total, all);
