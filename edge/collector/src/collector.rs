@@ -1,5 +1,8 @@
 //! The collector: log rows in, frames out.
 
+mod remembered;
+mod sealing;
+
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::convert::Infallible;
 use std::hash::Hasher;
@@ -7,12 +10,8 @@ use std::sync::Arc;
 
 use catchment_cells::credential::Identity;
 use catchment_cells::cube::{self, Cube};
-use catchment_cells::frame::{
-    self, CHAIN_START, CountersBlock, DeadLetter, DeadLettersBlock, FrameDraft, FrameError, Producer, Sealed, TooLarge,
-    reseal, seal,
-};
+use catchment_cells::frame::{CountersBlock, DeadLetter, DeadLettersBlock};
 use catchment_cells::limits::{DEAD_LETTER_BYTES_MAX, VALUE_BYTES_MAX};
-use catchment_cells::route::is_backfill;
 use catchment_cells::secret::FrameKey;
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret};
@@ -20,18 +19,18 @@ use catchment_config::Config;
 use serde::Serialize;
 use siphasher::sip::SipHasher24;
 
+use self::remembered::{RingRow, Round};
 use crate::enrich::{Agents, Enriched};
 use crate::event::{Event, Field, Rejection};
 use crate::ids::{Ids, IdsBounds};
 use crate::limits::{
-    CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, IDS_KEPT_MS, IDS_ROW_FULL,
-    IDS_ROW_MS, IDS_ROWS_MAX, KEYS_MAX, LATE_MS, REPORTS_MAX, RULES_BYTES_MAX, RULES_MAX, SKEW_MS, SPILLED_ROWS,
-    SWEPT_ROWS,
+    CUT_BYTES, CUT_CELLS, CUT_COUNTERS, CUT_EVENTS, CUT_LETTER_BYTES, CUT_ROWS, FUTURE_MS, KEYS_MAX, LATE_MS,
+    REPORTS_MAX, RULES_BYTES_MAX, RULES_MAX, SKEW_MS,
 };
-use crate::open::{ClientEvents, Column, CutCells, OpenEvents};
+use crate::open::{ClientEvents, Column, OpenEvents};
 use crate::reason::Reason;
 use crate::request::Request;
-use crate::rows::{ConfigRow, IdsRow, LogRow, Meta, SpilledGroup, SpilledRow};
+use crate::rows::{ConfigRow, IdsRow, LogRow, Meta, SpilledRow};
 use crate::rules::Rules;
 
 const MINUTE_MS: i64 = 60_000;
@@ -67,24 +66,6 @@ pub struct Collector {
     ids_last: Option<IdsRow>,
     round: Option<Round>,
     open: Open,
-}
-
-/// What is known of a row of the ring of ids.
-#[derive(Debug, Clone, Copy)]
-struct RingRow {
-    n: u64,
-    last_received_at: i64,
-    ids: usize,
-}
-
-/// A round that moves all ids of the ring, as it was at the beginning, to the spilled rows, one row after the other. The ring's rows go in the
-/// end, so that a restart, which begins anew, finds each id at one place at least.
-#[derive(Debug, Clone, Copy)]
-struct Round {
-    /// The next spilled row.
-    next: u64,
-    /// The ring's rows before this one are done with in the end.
-    ring_end: u64,
 }
 
 /// What came since the last cut.
@@ -187,11 +168,6 @@ impl Collector {
         }
     }
 
-    /// Remembers as many ids as these say.
-    pub(crate) fn bound_ids(&mut self, bounds: IdsBounds) {
-        self.bounds = bounds;
-    }
-
     /// Whether something of a client waits for a cut.
     pub(crate) fn is_open(&self, client: &ClientId) -> bool {
         self.open.weights.contains_key(client) || self.open.counters.0.contains_key(client)
@@ -213,29 +189,9 @@ impl Collector {
         self.reported.remove(client);
     }
 
-    /// Takes up a row of ids; the rows come in their order.
-    pub fn restore_ids(&mut self, row: IdsRow) {
-        row.ids.iter().for_each(|&id| self.ids.insert(id));
-        self.ids_rows.push_back(RingRow { n: row.n, last_received_at: row.last_received_at, ids: row.ids.len() });
-        self.ids_in_ring += row.ids.len();
-        self.received_by = self.received_by.max(row.last_received_at);
-        self.ids_last = Some(row);
-    }
-
     /// The shard's state as of the last cut.
     pub fn meta(&self) -> &Meta {
         &self.meta
-    }
-
-    /// Whether so many more events could be remembered.
-    pub fn has_room_for(&self, events: usize) -> bool {
-        let in_ring = self.ids_in_ring + self.open.ids.len() + events;
-        self.meta.ids_next - self.meta.ids_first + 1 < IDS_ROWS_MAX && in_ring <= self.bounds.ring_max
-    }
-
-    /// Ids in memory.
-    pub fn ids_in_memory(&self) -> usize {
-        self.ids.in_memory()
     }
 
     /// Counts a request that was refused as a whole, but for those beyond the bound while no cut can be made. The log doesn't know
@@ -296,211 +252,6 @@ impl Collector {
             || self.open.events.cells() >= CUT_CELLS
             || self.open.counter_count >= CUT_COUNTERS
             || self.open.letter_bytes >= CUT_LETTER_BYTES
-    }
-
-    /// The number of a row of ids whose events would by now be too late: read it, and [`forget`](Self::forget) it.
-    pub fn expired_ids(&self, now: i64) -> Option<u64> {
-        let &RingRow { n, last_received_at, .. } = self.ids_rows.front()?;
-        // The row that is still added to stays.
-        let done = self.ids_last.as_ref().is_none_or(|last| last.n != n);
-        (done && last_received_at < self.ids_kept_from(now)).then_some(n)
-    }
-
-    /// Ids of events that were received before are forgotten. A backfill, which lets any time in, forgets nothing.
-    fn ids_kept_from(&self, now: i64) -> i64 {
-        if is_backfill(self.meta.producer.shard()) {
-            return i64::MIN;
-        }
-        // What isn't cut is applied again after a restart, and must meet the same ids: it counts as now.
-        self.open.first_received_at.map_or(now, |received_at| received_at.min(now)) - IDS_KEPT_MS
-    }
-
-    /// Forgets the oldest row of ids.
-    pub fn forget(&mut self, row: &IdsRow) {
-        self.ids.remove_all(&row.ids);
-        self.leave_ring_before(row.n + 1);
-    }
-
-    /// The number of the next row to [`spill`](Self::spill) into; `None`: this cut spills no more. What is spilled has to be in the ring, so
-    /// this is for after a cut, and within its transaction.
-    pub fn next_to_spill(&mut self) -> Option<u64> {
-        if self.is_spilled_full() {
-            return None;
-        }
-        if self.round.is_none() && self.ids_in_ring >= self.bounds.spill_from {
-            // No more is added to the last row: it goes with those before it.
-            self.ids_last = None;
-            self.round = Some(Round { next: 0, ring_end: self.meta.ids_next });
-        }
-        let Round { next, ring_end } = self.round.as_mut()?;
-        let arrived = self.ids_in_ring.saturating_sub(self.bounds.spill_from) as u64;
-        let due = (SPILLED_ROWS * arrived / self.bounds.spill_within as u64).min(SPILLED_ROWS);
-        while *next < due {
-            *next += 1;
-            if self.ids.has_young(*next - 1) {
-                return Some(*next - 1);
-            }
-        }
-        if *next == SPILLED_ROWS {
-            let ring_end = *ring_end;
-            self.leave_ring_before(ring_end);
-            self.round = None;
-        }
-        None
-    }
-
-    /// Moves ids from memory to a spilled row, which is to be written then. It forgets those of events that would be too late by now.
-    pub fn spill(&mut self, row: &mut SpilledRow, now: i64) {
-        let before = row.len();
-        row.forget(self.ids_kept_from(now));
-        let ids = self.ids.take_young(row);
-        if !ids.is_empty() {
-            let received_by = row.groups.last().map_or(self.received_by, |last| last.received_by.max(self.received_by));
-            row.groups.push(SpilledGroup { received_by, ids });
-        }
-        self.note_spilled(row, before);
-    }
-
-    /// Whether no more is spilled until some are forgotten.
-    fn is_spilled_full(&self) -> bool {
-        self.meta.spilled >= self.bounds.spilled_max as u64
-    }
-
-    /// Some spilled rows to [`sweep`](Self::sweep), if no more can be spilled: they may have ids whose events would by now be too late.
-    pub fn to_sweep(&self, now: i64) -> Vec<u64> {
-        let rows = if self.is_spilled_full() { SWEPT_ROWS } else { 0 };
-        self.ids.spilled_before(self.ids_kept_from(now)).take(rows).collect()
-    }
-
-    /// Forgets what it can of a spilled row. Whether it has to be written.
-    pub fn sweep(&mut self, row: &mut SpilledRow, now: i64) -> bool {
-        let before = row.len();
-        row.forget(self.ids_kept_from(now));
-        self.note_spilled(row, before);
-        row.len() < before
-    }
-
-    fn note_spilled(&mut self, row: &SpilledRow, ids_before: usize) {
-        self.ids.note(row);
-        self.meta.spilled = self.meta.spilled.saturating_add(row.len() as u64).saturating_sub(ids_before as u64);
-    }
-
-    fn leave_ring_before(&mut self, end: u64) {
-        while let Some(row) = self.ids_rows.pop_front_if(|row| row.n < end) {
-            self.ids_in_ring -= row.ids;
-        }
-        self.meta.ids_first = self.meta.ids_first.max(end);
-    }
-
-    /// Makes frames of all that came since the last cut, which are the log's rows before `log_next`. `None` if nothing came.
-    pub fn cut(&mut self, now: i64, log_next: u64, acked: u64) -> Option<Cut> {
-        let first_received_at = self.open.first_received_at?;
-        let open = std::mem::take(&mut self.open);
-        let mut frames = Vec::new();
-        let events = open.events.sort();
-        self.seal_split((events.cells(), open.counters, open.letters), now, first_received_at, &mut frames);
-        self.received_by = self.received_by.max(open.last_received_at);
-        let mostly = open.weights.into_iter().max_by_key(|(_, weight)| *weight).map(|(client, _)| client);
-        let ids = self.next_ids_row(open.ids, first_received_at, open.last_received_at);
-        self.meta.folded_through = log_next;
-        self.meta.acked = acked.max(self.meta.base);
-        Some(Cut { frames, mostly, ids, meta: self.meta.clone() })
-    }
-
-    /// Begins a new producer with the frame after number `base`. `parked` frames were kept aside.
-    pub fn restart_producer(&mut self, producer: Producer, base: u64, parked: u64) {
-        self.frame_key = self.secret.frame_key(&producer);
-        self.meta.producer = producer;
-        self.meta.base = base;
-        self.meta.acked = base;
-        self.meta.chain = CHAIN_START;
-        self.meta.parked += parked;
-    }
-
-    /// Whether a frame is as the present producer sealed it.
-    pub fn has_sealed(&self, frame: &[u8]) -> bool {
-        frame::open(frame, &self.frame_key).is_ok_and(|opened| opened.header().producer == self.meta.producer)
-    }
-
-    /// Gives the frame of this number, of an earlier producer, to the present one. They come in their order.
-    pub fn readopt(&mut self, number: u64, frame: &[u8]) -> Result<Vec<u8>, FrameError> {
-        let seq = number - self.meta.base;
-        let sealed = reseal(frame, &self.meta.producer, seq, self.meta.chain, &self.frame_key)?;
-        self.meta.chain = sealed.chain;
-        Ok(sealed.bytes)
-    }
-
-    fn seal_split(
-        &mut self,
-        (cells, counters, letters): (CutCells<'_>, CountersBlock, DeadLettersBlock),
-        now: i64,
-        first_received_at: i64,
-        frames: &mut Vec<CutFrame>,
-    ) {
-        if cells.is_empty() && counters.0.is_empty() && letters.0.is_empty() {
-            return;
-        }
-        let draft = FrameDraft {
-            producer: self.meta.producer.clone(),
-            home: self.meta.home.clone(),
-            seq: self.meta.next_frame - self.meta.base,
-            prev: self.meta.chain,
-            cut_at: now,
-            first_received_at,
-            cells,
-            counters,
-            letters,
-        };
-        match seal(&draft, &self.frame_key) {
-            Ok(Sealed { bytes, chain }) => {
-                frames.push(CutFrame { number: self.meta.next_frame, bytes, clients: draft.cells.clients() });
-                self.meta.next_frame += 1;
-                self.meta.chain = chain;
-            }
-            Err(TooLarge) => {
-                let FrameDraft { cells, counters, letters, .. } = draft;
-                // One cell alone fits a frame (an assertion of the limits), and one counter or letter does, so this ends.
-                for cells in cells.halves() {
-                    let part = (cells, CountersBlock::default(), DeadLettersBlock::default());
-                    self.seal_split(part, now, first_received_at, frames);
-                }
-                for counters in halves_of_counters(counters) {
-                    let part = (CutCells::default(), counters, DeadLettersBlock::default());
-                    self.seal_split(part, now, first_received_at, frames);
-                }
-                for letters in halves_of_letters(letters) {
-                    let part = (CutCells::default(), CountersBlock::default(), letters);
-                    self.seal_split(part, now, first_received_at, frames);
-                }
-            }
-        }
-    }
-
-    /// The last row with the new ids, or a new row.
-    fn next_ids_row(&mut self, ids: Vec<u64>, first_received_at: i64, last_received_at: i64) -> Option<IdsRow> {
-        if ids.is_empty() {
-            return None;
-        }
-        let last = self
-            .ids_last
-            .take()
-            .filter(|last| last.ids.len() < IDS_ROW_FULL && last_received_at - last.first_received_at < IDS_ROW_MS);
-        let mut row = last.unwrap_or_else(|| {
-            let n = self.meta.ids_next;
-            self.meta.ids_next += 1;
-            self.ids_rows.push_back(RingRow { n, last_received_at, ids: 0 });
-            IdsRow { n, first_received_at, last_received_at, ids: Vec::new() }
-        });
-        self.ids_in_ring += ids.len();
-        row.ids.extend(ids);
-        row.ids.sort_unstable();
-        row.last_received_at = last_received_at;
-        if let Some(known) = self.ids_rows.back_mut() {
-            known.last_received_at = last_received_at;
-            known.ids = row.ids.len();
-        }
-        self.ids_last = Some(row.clone());
-        Some(row)
     }
 
     fn keys_of(&mut self, client: &ClientId) -> Keys {
@@ -696,36 +447,6 @@ fn hash(key: [u8; 16], parts: &[&[u8]]) -> u64 {
         hasher.write(part);
     }
     hasher.finish()
-}
-
-/// Two blocks with half of the counters each.
-fn halves_of_counters(counters: CountersBlock) -> [CountersBlock; 2] {
-    let half = counters.0.values().flat_map(BTreeMap::values).map(BTreeMap::len).sum::<usize>() / 2;
-    let mut halves = [CountersBlock::default(), CountersBlock::default()];
-    let mut i = 0;
-    for (client, reasons) in counters.0 {
-        for (reason, minutes) in reasons {
-            for (minute, n) in minutes {
-                halves[usize::from(i >= half)].add(&client, &reason, minute, n);
-                i += 1;
-            }
-        }
-    }
-    halves
-}
-
-/// Two blocks with half of the letters each.
-fn halves_of_letters(letters: DeadLettersBlock) -> [DeadLettersBlock; 2] {
-    let half = letters.0.values().map(Vec::len).sum::<usize>() / 2;
-    let mut halves = [DeadLettersBlock::default(), DeadLettersBlock::default()];
-    let each = letters
-        .0
-        .into_iter()
-        .flat_map(|(client, letters)| letters.into_iter().map(move |letter| (client.clone(), letter)));
-    for (i, (client, letter)) in each.enumerate() {
-        halves[usize::from(i >= half)].0.entry(client).or_default().push(letter);
-    }
-    halves
 }
 
 #[cfg(test)]

@@ -1,12 +1,14 @@
-use catchment_cells::frame::{CellsBlock, open};
+use catchment_cells::frame::{self, CHAIN_START, CellsBlock, Producer, open};
 use catchment_cells::key::Values;
 use catchment_cells::limits::CLIENT_CUBES_MAX;
 use catchment_config as config;
 use proptest::prelude::*;
 
+use super::sealing::halves_of_counters;
 use super::*;
 use crate::agent::Agent;
-use crate::limits::{CUT_FRAMES_MAX, LOG_ROW_EVENTS, MEASURE_NAMES_MAX};
+use crate::limits::{CUT_FRAMES_MAX, IDS_KEPT_MS, LOG_ROW_EVENTS, MEASURE_NAMES_MAX};
+use crate::open::CutCells;
 use crate::request::{Claims, Visitor};
 
 const NOW: i64 = 1_800_000_000_000;
