@@ -22,8 +22,8 @@ use crate::{ALPN, QUESTIONS_MAX};
 
 /// A peer that says nothing for this long is gone.
 const IDLE_TIME_MAX: Duration = Duration::from_secs(15);
-/// So often a client says something.
-const KEEP_ALIVE: Duration = Duration::from_secs(5);
+/// So often a client says something: a peer that has died and come back is known by its answer.
+const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// What a peer may send ahead of our reading it: enough to keep a transatlantic line busy.
 const RECEIVE_WINDOW_BYTES: u32 = 4 * FRAME_BYTES_MAX as u32;
 
