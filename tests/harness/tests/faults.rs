@@ -228,6 +228,17 @@ async fn kills_between_two_steps_of_the_edge_lose_and_repeat_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn kills_between_two_steps_of_the_aggregator_lose_and_repeat_nothing() {
     let mut scene = Scene::start(Cluster::builder().central(true).flush_s(1), 100, Random::seed()).await;
+    // Who is looked at in the region, too, is cut for at once, also after its aggregator has come back; and what a question finds in
+    // several runs is folded.
+    let region = scene.cluster.api_at(&scene.cluster.regions[0].aggregator_url, &scene.client);
+    let span = Exact::of(&scene.trace.lines).span().unwrap();
+    let looking = tokio::spawn(async move {
+        loop {
+            // It may be down.
+            let _ = region.count("events", span).await;
+            sleep(Duration::from_millis(250)).await;
+        }
+    });
     for point in [
         "ingest.before_commit",
         "ingest.after_commit",
@@ -264,5 +275,6 @@ async fn kills_between_two_steps_of_the_aggregator_lose_and_repeat_nothing() {
             scene.settle(replay).await;
         }
     }
+    looking.abort();
     scene.check().await;
 }
