@@ -6,7 +6,7 @@ import { Stage, browser, random, sleep, test, until } from './support.mjs';
 
 const CLICKS = 200;
 /** A click waits for nothing but the one before it, so that slow answers make no pauses. */
-const PAUSE_MS = [100, 500];
+const PAUSE_MS = [50, 250];
 const PAINTED_P99_MS = 1_000;
 
 let stage, chromium;
