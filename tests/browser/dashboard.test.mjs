@@ -44,7 +44,7 @@ const events = (name, n, at) => Array.from({ length: n }, (_, i) => ({
 }));
 
 /** The dashboard in a window of its own. */
-async function open(client, { fragment = '' } = {}) {
+async function open(client, { path = '/', fragment = '' } = {}) {
   const context = await chromium.newContext({ viewport: WIDE });
   const page = await context.newPage();
   // A connection that breaks is what some tests are about.
@@ -55,9 +55,27 @@ async function open(client, { fragment = '' } = {}) {
   page.on('request', (request) => {
     if (!/^(data|blob):/.test(request.url()) && new URL(request.url()).host !== new URL(stage.aggregator).host) complaints.push(request.url());
   });
-  await page.goto(`${stage.aggregator}/#${[client && `key=${client.read_key}`, fragment].filter(Boolean).join('&')}`);
+  await page.goto(`${stage.aggregator}${path}#${[client && `key=${client.read_key}`, fragment].filter(Boolean).join('&')}`);
   if (client) await page.waitForSelector('[data-connection=live]');
   return page;
+}
+
+/** In light and dark, on a desktop and a phone; and nothing is wider than the window. */
+async function axeFindsNothing(page) {
+  // Through the debugger: the page's own policy lets no foreign script in.
+  await page.evaluate(await readFile(packages.resolve('axe-core/axe.min.js'), 'utf8'));
+  for (const colorScheme of ['light', 'dark']) {
+    await page.emulateMedia({ colorScheme });
+    for (const viewport of [WIDE, PHONE]) {
+      await page.setViewportSize(viewport);
+      await sleep(500);
+      const violations = await page.evaluate(async () => (await axe.run({ resultTypes: ['violations'] })).violations);
+      const bad = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
+      assert.deepEqual(bad.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], `${colorScheme}, ${viewport.width} wide`);
+      const width = await page.evaluate(() => document.documentElement.scrollWidth);
+      assert.ok(width <= viewport.width, `the page is ${width} wide, of ${viewport.width}`);
+    }
+  }
 }
 
 const connection = (page, state) => page.waitForSelector(`[data-connection=${state}]`);
@@ -294,20 +312,7 @@ describe('the dashboard', { concurrency: 4 }, () => {
       const client = signedIn === 'empty' ? await stage.client('nobody') : signedIn && shop;
       const page = await open(client, { fragment });
       if (client) await page.waitForSelector(`[data-panel=pages][data-state=${signedIn === 'empty' ? 'empty' : 'ready'}]`);
-      // Through the debugger: the page's own policy lets no foreign script in.
-      await page.evaluate(await readFile(packages.resolve('axe-core/axe.min.js'), 'utf8'));
-      for (const colorScheme of ['light', 'dark']) {
-        await page.emulateMedia({ colorScheme });
-        for (const viewport of [WIDE, PHONE]) {
-          await page.setViewportSize(viewport);
-          await sleep(500);
-          const violations = await page.evaluate(async () => (await axe.run({ resultTypes: ['violations'] })).violations);
-          const bad = violations.filter(({ impact }) => ['serious', 'critical'].includes(impact));
-          assert.deepEqual(bad.map(({ id, nodes }) => `${id}: ${nodes[0].html}`), [], `${colorScheme}, ${viewport.width} wide`);
-          const width = await page.evaluate(() => document.documentElement.scrollWidth);
-          assert.ok(width <= viewport.width, `the page is ${width} wide, of ${viewport.width}`);
-        }
-      }
+      await axeFindsNothing(page);
     }, { timeout: 180_000 });
   }
 
@@ -349,6 +354,16 @@ describe('the dashboard', { concurrency: 4 }, () => {
     await page.focus('[data-part=chart]');
     await page.keyboard.press('ArrowLeft');
     await page.waitForSelector('[data-part=reading]', { state: 'visible' });
+  });
+
+  test('the API is described on a page without a script', async () => {
+    const page = await open(null, { path: '/docs' });
+    assert.equal(await page.textContent('#metrics'), 'GET /api/v1/metrics');
+    assert.equal(await page.locator('script').count(), 0);
+    // It has its looks, and each link leads somewhere.
+    assert.equal(await page.evaluate(() => getComputedStyle(document.querySelector('table')).borderCollapse), 'collapse');
+    assert.deepEqual(await page.evaluate(() => [...document.querySelectorAll('a[href^="#"]')].map((a) => a.hash.slice(1)).filter((id) => !document.getElementById(id))), []);
+    await axeFindsNothing(page);
   });
 
   test('nothing but its own files may run', async () => {

@@ -21,6 +21,7 @@ const VERSION: u8 = 1;
 ///
 /// Bytes: `u8 version = 1 ‖ JSON`, whose names are those of the fields.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema), schema(description = "What a client is set up as."))]
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Dimensions beside the built-in ones: name → the property whose text, number or boolean is the value.
@@ -67,6 +68,7 @@ impl Default for Limits {
 
 /// A cube of the client's own.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Cube {
     /// Its name, which stays taken: name and dimensions of a cube are final.
@@ -80,6 +82,7 @@ pub struct Cube {
 
 /// A lookup table: value of one dimension → value of another.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(deny_unknown_fields)]
 pub struct Lookup {
     /// The dimension that gets a value.
@@ -92,6 +95,7 @@ pub struct Lookup {
 
 /// Schemas, and what is done about them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Schemas {
     /// What becomes of an event that breaks its schema.
@@ -103,6 +107,7 @@ pub struct Schemas {
 
 /// What becomes of events that break their schema.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Mode {
     /// Nobody looks.
@@ -116,6 +121,7 @@ pub enum Mode {
 
 /// What an event of one type is to look like.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Schema {
     /// Its fields beside those that every event may have: those of the event itself, and its properties.
@@ -124,6 +130,7 @@ pub struct Schema {
 
 /// What a field is to be.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Field {
     /// Its type.
@@ -138,6 +145,7 @@ pub struct Field {
 
 /// A field's type.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// Any.

@@ -5,18 +5,17 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
 use catchment_cells::credential::OperatorKey;
-use catchment_cells::limits::CONFIG_BYTES_MAX;
 use catchment_cells::{ClientId, Secret};
 use catchment_config::{Config, NEW_FIELD, NEW_TYPE};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::{error, info};
 
+use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::{Api, questions};
 use crate::configs::Versioned;
@@ -24,12 +23,25 @@ use crate::configs::Versioned;
 /// Of how long ago schema changes are told.
 const CHANGES_KEPT: &str = "30d";
 
-/// What is served of a client's config.
-pub(crate) fn routes() -> MethodRouter<Arc<Api>> {
-    get(read).put(write).layer(DefaultBodyLimit::max(CONFIG_BYTES_MAX))
-}
-
-async fn read(State(api): State<Arc<Api>>, Path(client): Path<String>, headers: HeaderMap) -> Response {
+/// Shows a client's config.
+#[utoipa::path(
+    get,
+    path = "/api/v1/clients/{client}/config",
+    tag = "clients",
+    operation_id = "show_config",
+    params(("client" = String, Path, description = "Its id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop")),
+    responses(
+        (
+            status = 200,
+            description = "The config, also of a client of which nothing was ever set.",
+            body = schemas::ClientConfig,
+            headers(("etag" = String, description = "The config's version, for `If-Match`."))
+        ),
+        refusals::Operator,
+    ),
+    security(("operator_key" = []))
+)]
+pub(super) async fn read(State(api): State<Arc<Api>>, Path(client): Path<String>, headers: HeaderMap) -> Response {
     let answer = authorize(&api.secret, &headers).and_then(|()| client_of(&client));
     match answer {
         Ok(client) => show(&client, &api.configs.get(&client)),
@@ -37,7 +49,40 @@ async fn read(State(api): State<Arc<Api>>, Path(client): Path<String>, headers: 
     }
 }
 
-async fn write(
+/// Sets a client's config.
+///
+/// In place of the whole former one. It is on disk once this answers, and in force within 5 s at every shard that reaches its home.
+#[utoipa::path(
+    put,
+    path = "/api/v1/clients/{client}/config",
+    tag = "clients",
+    operation_id = "write_config",
+    params(
+        ("client" = String, Path, description = "Its id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop"),
+        ("if-match" = Option<String>, Header, description = "The `ETag` of the config that is to be changed, so that nobody undoes what another has just set."),
+    ),
+    request_body(content = Config, description = "At most 256 KiB; what is left out is as by default. Bounds are in docs/FORMATS.md."),
+    responses(
+        (
+            status = 200,
+            description = "What is set.",
+            body = schemas::ClientConfig,
+            headers(("etag" = String, description = "The config's version, for `If-Match`."))
+        ),
+        (status = 412, description = "The config has another version than `If-Match` says.", body = schemas::Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body has more than 256 KiB.", body = schemas::Problem, content_type = "application/problem+json"),
+        (
+            status = 422,
+            description = "The config has mistakes: `detail` names each field and says what to do. Or a cube contradicts an earlier one of its name.",
+            body = schemas::Problem,
+            content_type = "application/problem+json"
+        ),
+        (status = 500, description = "The store can't be written.", body = schemas::Problem, content_type = "application/problem+json"),
+        refusals::Operator,
+    ),
+    security(("operator_key" = []))
+)]
+pub(super) async fn write(
     State(api): State<Arc<Api>>,
     Path(client): Path<String>,
     headers: HeaderMap,
@@ -67,7 +112,20 @@ async fn write(
     answer.await.unwrap_or_else(Problem::into_response)
 }
 
-/// Types and fields of the last days that no schema of a client knows.
+/// Lists what events have that no schema knows.
+///
+/// Types and fields of the last 30 days, as shards reported them.
+#[utoipa::path(
+    get,
+    path = "/api/v1/clients/{client}/schema-changes",
+    tag = "clients",
+    params(("client" = String, Path, description = "Its id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop")),
+    responses(
+        (status = 200, description = "Each with when it was first seen.", body = schemas::SchemaChanges),
+        refusals::Operator, refusals::Planned, refusals::Worked,
+    ),
+    security(("operator_key" = []))
+)]
 pub(crate) async fn schema_changes(
     State(api): State<Arc<Api>>,
     Path(client): Path<String>,

@@ -5,17 +5,17 @@ use std::time::Instant;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::extract::{Path, RawQuery, State};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{MethodRouter, get};
 use catchment_aggregator_core::dashboard::Dashboard;
-use catchment_aggregator_core::limits::{CLIENT_DASHBOARDS_MAX, DASHBOARD_BYTES_MAX};
+use catchment_aggregator_core::limits::CLIENT_DASHBOARDS_MAX;
 use catchment_aggregator_core::question::parameters;
 use catchment_cells::ClientId;
 use catchment_cells::limits::NAME_BYTES_MAX;
 use serde_json::{Value, json};
 
+use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::questions::{Told, answer_each, authorize_headers, json_body, plan_question, respond, watch, work};
 use super::{Api, clients, etag};
@@ -23,12 +23,30 @@ use crate::cells::{AnswerError, Cells, zone};
 use crate::clock::now_ms;
 use crate::metrics;
 
-/// What operators do with a client's dashboard.
-pub(crate) fn routes() -> MethodRouter<Arc<Api>> {
-    get(show).put(write).delete(remove).layer(DefaultBodyLimit::max(DASHBOARD_BYTES_MAX))
-}
-
-/// `GET /api/v1/dashboard?dashboard_id=homepage`.
+/// Answers the questions of a dashboard together.
+///
+/// Every client has `homepage` and `realtime`, unless it has others of these names.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dashboard",
+    tag = "dashboards",
+    params(
+        ("dashboard_id" = String, Query, description = "Its id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "homepage"),
+        ("if-none-match" = Option<String>, Header, description = "The `ETag` of an answer that is had."),
+    ),
+    responses(
+        (
+            status = 200,
+            description = "An answer for each question, by its name.",
+            body = schemas::NamedAnswers,
+            headers(("etag" = String, description = "Of all that the answer says but `as_of`."))
+        ),
+        (status = 304, description = "As `If-None-Match` has it."),
+        (status = 404, description = "There is no such dashboard.", body = schemas::Problem, content_type = "application/problem+json"),
+        refusals::Asked, refusals::Reader, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn dashboard(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let parameters = parameters(query.as_deref().unwrap_or_default());
     match &parameters[..] {
@@ -41,12 +59,40 @@ pub(crate) async fn dashboard(State(api): State<Arc<Api>>, headers: HeaderMap, R
     }
 }
 
-/// `GET /api/v1/realtime`: the dashboard of that name.
+/// Answers what is going on right now.
+///
+/// The dashboard of the name `realtime`: who is active, and of the last 30 minutes the events by minute, pages, categories, products, channels,
+/// countries and devices.
+#[utoipa::path(
+    get,
+    path = "/api/v1/realtime",
+    tag = "dashboards",
+    params(("if-none-match" = Option<String>, Header, description = "The `ETag` of an answer that is had.")),
+    responses(
+        (
+            status = 200,
+            description = "An answer for each question, by its name.",
+            body = schemas::NamedAnswers,
+            headers(("etag" = String, description = "Of all that the answer says but `as_of`."))
+        ),
+        (status = 304, description = "As `If-None-Match` has it."),
+        refusals::Reader, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn realtime(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     answer(api, headers, "realtime".into()).await
 }
 
-/// `GET /api/v1/dashboards`: the names of those that a client has.
+/// Lists the dashboards that a client has.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dashboards",
+    tag = "dashboards",
+    operation_id = "dashboards",
+    responses((status = 200, description = "Their ids.", body = schemas::Dashboards), refusals::Reader, refusals::Worked),
+    security(("read_key" = []))
+)]
 pub(crate) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;
@@ -100,7 +146,24 @@ fn find(cells: &Cells, client: &ClientId, id: &str) -> Result<Dashboard, Problem
     })
 }
 
-async fn show(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
+/// Shows a client's dashboard.
+#[utoipa::path(
+    get,
+    path = "/api/v1/clients/{client}/dashboards/{id}",
+    tag = "dashboards",
+    operation_id = "show_dashboard",
+    params(
+        ("client" = String, Path, description = "The client's id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop"),
+        ("id" = String, Path, description = "The dashboard's.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "homepage"),
+    ),
+    responses(
+        (status = 200, description = "Its questions.", body = schemas::Dashboard),
+        (status = 404, description = "There is no such dashboard.", body = schemas::Problem, content_type = "application/problem+json"),
+        refusals::Operator, refusals::Worked,
+    ),
+    security(("operator_key" = []))
+)]
+pub(super) async fn show(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
     let answer = async {
         let (client, id) = authorize(&api, &headers, &path)?;
         work(&api, move |cells| Ok(json_body(json!(find(cells, &client, &id)?).to_string()))).await
@@ -108,7 +171,28 @@ async fn show(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers
     respond(answer.await)
 }
 
-async fn write(
+/// Stores a client's dashboard.
+///
+/// In place of the one of this id, if there is one.
+#[utoipa::path(
+    put,
+    path = "/api/v1/clients/{client}/dashboards/{id}",
+    tag = "dashboards",
+    operation_id = "write_dashboard",
+    params(
+        ("client" = String, Path, description = "The client's id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop"),
+        ("id" = String, Path, description = "The dashboard's.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "homepage"),
+    ),
+    request_body(content = schemas::Dashboard, description = "At most 64 KiB. Each question must be one that can be understood."),
+    responses(
+        (status = 200, description = "What is stored.", body = schemas::Dashboard),
+        (status = 413, description = "The body has more than 64 KiB.", body = schemas::Problem, content_type = "application/problem+json"),
+        (status = 422, description = "The client has 100 dashboards.", body = schemas::Problem, content_type = "application/problem+json"),
+        refusals::Operator, refusals::Worked,
+    ),
+    security(("operator_key" = []))
+)]
+pub(super) async fn write(
     State(api): State<Arc<Api>>,
     path: Path<(String, String)>,
     headers: HeaderMap,
@@ -134,7 +218,22 @@ async fn write(
     respond(answer.await)
 }
 
-async fn remove(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
+/// Removes a client's dashboard.
+///
+/// Also where there is none. Where every client has one of this id, the client has that again.
+#[utoipa::path(
+    delete,
+    path = "/api/v1/clients/{client}/dashboards/{id}",
+    tag = "dashboards",
+    operation_id = "remove_dashboard",
+    params(
+        ("client" = String, Path, description = "The client's id.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "shop"),
+        ("id" = String, Path, description = "The dashboard's.", pattern = "^[A-Za-z0-9_-]{1,64}$", example = "homepage"),
+    ),
+    responses((status = 204, description = "The client has none of its own."), refusals::Operator, refusals::Worked),
+    security(("operator_key" = []))
+)]
+pub(super) async fn remove(State(api): State<Arc<Api>>, path: Path<(String, String)>, headers: HeaderMap) -> Response {
     let answer = async {
         let (client, id) = authorize(&api, &headers, &path)?;
         work(&api, move |cells| Ok(cells.store().set_dashboard(&client, &id, None).map_err(AnswerError::from)?)).await

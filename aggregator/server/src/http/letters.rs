@@ -13,6 +13,7 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::Api;
+use super::openapi::{refusals, schemas};
 use super::questions::{authorize_headers, work};
 use crate::cells::AnswerError;
 
@@ -39,7 +40,27 @@ struct Listed<'a> {
     text: Option<&'a str>,
 }
 
-/// `GET /api/v1/dead-letters`: as JSON, or as the lines that an edge takes, for who accepts these.
+/// Gives back events that were rejected.
+///
+/// With `Accept: application/x-ndjson` alone, those that are JSON objects, one a line: a body that an edge takes, as a backfill's key may send
+/// it again.
+#[utoipa::path(
+    get,
+    path = "/api/v1/dead-letters",
+    tag = "events",
+    operation_id = "dead_letters",
+    params(schemas::LetterParameters),
+    responses(
+        (
+            status = 200,
+            description = "A page of them.",
+            headers(("link" = String, description = "Of lines, where more follow: `<?…>; rel=\"next\"` (RFC 8288).")),
+            content((schemas::Letters = "application/json"), (String = "application/x-ndjson"))
+        ),
+        refusals::Asked, refusals::Reader, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn letters(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let answer = async {
         let client = authorize_headers(&api.secret, &headers)?;

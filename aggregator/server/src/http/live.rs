@@ -18,6 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::Api;
+use super::openapi::schemas;
 use super::problem::Problem;
 use super::questions::{authorize, plan};
 use crate::clock::now_ms;
@@ -74,7 +75,28 @@ enum End {
     Close(u16, String),
 }
 
-/// Takes a connection up.
+/// Follows questions, over a WebSocket.
+///
+/// The first message is `{"token":"rk_…"}`, within 5 s; then `{"subscribe":1,"question":"metric=users&last=1d"}` follows a question. What the
+/// server sends is binary, and specified in docs/FORMATS.md.
+#[utoipa::path(
+    get,
+    path = "/api/v1/live",
+    tag = "questions",
+    operation_id = "live",
+    responses(
+        (status = 101, description = "A WebSocket."),
+        (status = 400, description = "No upgrade to a WebSocket is asked for.", body = String),
+        (status = 426, description = "No connection that can be upgraded.", body = String),
+        (
+            status = 503,
+            description = "1,000 connections haven't said who they are.",
+            body = schemas::Problem,
+            content_type = "application/problem+json",
+            headers(("retry-after" = u32, description = "When to ask again, in s."))
+        ),
+    )
+)]
 pub(crate) async fn upgrade(State(api): State<Arc<Api>>, upgrade: WebSocketUpgrade) -> Response {
     // Strangers have few places, so that they can't take those of readers.
     let Ok(place) = api.bounds.strangers.clone().try_acquire_owned() else {

@@ -5,22 +5,27 @@ mod clients;
 pub(crate) mod dashboard;
 mod dashboards;
 mod etag;
+mod file;
 mod letters;
 mod live;
+pub(crate) mod openapi;
 mod problem;
 mod questions;
 
 use std::sync::{Arc, Mutex};
 
 use axum::Router;
-use axum::extract::State;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
 use catchment_aggregator_core::Watched;
+use catchment_aggregator_core::limits::DASHBOARD_BYTES_MAX;
 use catchment_cells::Secret;
+use catchment_cells::limits::CONFIG_BYTES_MAX;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::{Semaphore, watch};
+use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouterExt};
+use utoipa_axum::routes;
 
 use crate::cells::Cells;
 use crate::configs::Configs;
@@ -75,24 +80,28 @@ pub(crate) fn connection_bounds() -> catchment_http::Bounds {
     catchment_http::Bounds::new(CONNECTIONS_MAX)
 }
 
-/// The routes.
+/// The routes, each with its description.
+pub(crate) fn routes() -> OpenApiRouter<Arc<Api>> {
+    let takes = DefaultBodyLimit::max;
+    OpenApiRouter::with_openapi(openapi::frame())
+        .routes(routes!(questions::metrics, questions::several))
+        .routes(routes!(questions::measures))
+        .routes(routes!(dashboards::dashboard))
+        .routes(routes!(dashboards::list))
+        .routes(routes!(dashboards::realtime))
+        .routes(routes!(dashboards::show, dashboards::write, dashboards::remove).layer(takes(DASHBOARD_BYTES_MAX)))
+        .routes(routes!(letters::letters))
+        .routes(routes!(live::upgrade))
+        .routes(routes!(clients::read, clients::write).layer(takes(CONFIG_BYTES_MAX)))
+        .routes(routes!(clients::schema_changes))
+        .routes(routes!(healthz))
+        .routes(routes!(readyz))
+        .routes(routes!(prometheus))
+}
+
+/// What is served: the routes, and files.
 pub(crate) fn router(api: Arc<Api>) -> Router {
-    Router::new()
-        .route("/api/v1/metrics", get(questions::metrics).post(questions::several))
-        .route("/api/v1/measures", get(questions::measures))
-        .route("/api/v1/dashboard", get(dashboards::dashboard))
-        .route("/api/v1/dashboards", get(dashboards::list))
-        .route("/api/v1/realtime", get(dashboards::realtime))
-        .route("/api/v1/clients/{client}/dashboards/{id}", dashboards::routes())
-        .route("/api/v1/dead-letters", get(letters::letters))
-        .route("/api/v1/live", get(live::upgrade))
-        .route("/api/v1/clients/{client}/config", clients::routes())
-        .route("/api/v1/clients/{client}/schema-changes", get(clients::schema_changes))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(prometheus))
-        .fallback(dashboard::file)
-        .with_state(api)
+    routes().split_for_parts().0.fallback(file::file).with_state(api)
 }
 
 /// The token that a request shows.
@@ -101,6 +110,27 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     value.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map(|(_, token)| token.trim())
 }
 
+/// Whether the process lives.
+#[utoipa::path(get, path = "/healthz", tag = "process", responses((status = 200, description = "It does.", body = String)))]
+async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// Whether frames and questions are taken.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "process",
+    responses(
+        (status = 200, description = "They are.", body = String),
+        (
+            status = 503,
+            description = "They aren't, for the reason that it says.",
+            body = String,
+            headers(("retry-after" = u32, description = "When to ask again, in s."))
+        ),
+    )
+)]
 async fn readyz(State(api): State<Arc<Api>>) -> Response {
     match api.health.problem() {
         None => "ready\n".into_response(),
@@ -112,6 +142,14 @@ fn unready(problem: &str) -> Response {
     (StatusCode::SERVICE_UNAVAILABLE, [(header::RETRY_AFTER, RETRY_AFTER)], format!("{problem}\n")).into_response()
 }
 
+/// The process' own metrics, for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "process",
+    operation_id = "prometheus",
+    responses((status = 200, description = "In Prometheus' text format.", body = String))
+)]
 async fn prometheus(State(api): State<Arc<Api>>) -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "text/plain; version=0.0.4")], api.prometheus.render())
 }

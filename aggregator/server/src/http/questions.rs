@@ -18,6 +18,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::error;
 
+use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::{Api, body, etag};
 use crate::cells::{AnswerError, Cells, zone};
@@ -31,7 +32,30 @@ pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(20);
 const POST_QUESTIONS_MAX: usize = 32;
 const ANSWERS_BYTES_MAX: usize = 32 << 20;
 
-/// `GET /api/v1/metrics`.
+/// Answers a question.
+///
+/// Which metrics, over which time, cut into which buckets, grouped by what, of which events. Whoever asks makes the client watched for 10 s: its
+/// events are then counted within a second.
+///
+/// With `Accept: application/vnd.catchment.cells` the answer is the merged cells themselves, which programs merge further: without `window`,
+/// `compare`, metrics of one event type, ratios, and filters about values that were folded into `(other)`.
+#[utoipa::path(
+    get,
+    path = "/api/v1/metrics",
+    tag = "questions",
+    params(schemas::QuestionParameters, schemas::RangeParameters, ("if-none-match" = Option<String>, Header, description = "The `ETag` of an answer that is had.")),
+    responses(
+        (
+            status = 200,
+            description = "Figures with their bounds.",
+            headers(("etag" = String, description = "Of all that the answer says but `as_of`.")),
+            content((schemas::Answer = "application/json"), (Vec<u8> = "application/vnd.catchment.cells"))
+        ),
+        (status = 304, description = "As `If-None-Match` has it."),
+        refusals::Asked, refusals::Reader, refusals::Planned, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let started = Instant::now();
     let parameters = parameters(query.as_deref().unwrap_or_default());
@@ -60,7 +84,24 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
     response
 }
 
-/// `POST /api/v1/metrics`: several questions, each answered or refused by itself.
+/// Answers several questions, each by itself.
+///
+/// What is refused of them stands in the answer, in its place. Together they take no longer than one question may; beyond 32 MiB of answers the
+/// rest is refused.
+#[utoipa::path(
+    post,
+    path = "/api/v1/metrics",
+    tag = "questions",
+    operation_id = "several_metrics",
+    request_body(content = schemas::Questions, description = "At most 256 KiB."),
+    responses(
+        (status = 200, description = "An answer for each question, in their order.", body = schemas::Answers),
+        (status = 408, description = "The body took more than 10 s.", body = schemas::Problem, content_type = "application/problem+json"),
+        (status = 413, description = "The body has more than 256 KiB.", body = schemas::Problem, content_type = "application/problem+json"),
+        refusals::Asked, refusals::Reader, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Response {
     let started = Instant::now();
     let answer = async {
@@ -92,7 +133,18 @@ pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, bod
     response
 }
 
-/// `GET /api/v1/measures`: the measures that events of a range have.
+/// Names the measures that events of a range have.
+#[utoipa::path(
+    get,
+    path = "/api/v1/measures",
+    tag = "questions",
+    params(schemas::RangeParameters),
+    responses(
+        (status = 200, description = "The names.", body = schemas::Measures),
+        refusals::Asked, refusals::Reader, refusals::Planned, refusals::Worked,
+    ),
+    security(("read_key" = []))
+)]
 pub(crate) async fn measures(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let mut parameters = parameters(query.as_deref().unwrap_or_default());
     let answer = async {

@@ -3,6 +3,7 @@
 mod configs;
 #[cfg(feature = "crash-points")]
 mod crashing;
+mod describing;
 mod dictionaries;
 mod forwarding;
 mod ingesting;

@@ -19,6 +19,7 @@ use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
+use super::describing;
 use super::kit::{DAY, Folder, Shard, client, event, event_of, one, secret};
 use crate::config::Config;
 use crate::server::{RunError, Server, StartError};
@@ -96,18 +97,20 @@ impl Running {
     }
 
     /// The head and the body of an answer.
-    async fn fetch(&self, request: &str, headers: &str) -> (String, Vec<u8>) {
+    pub(super) async fn fetch(&self, request: &str, headers: &str) -> (String, Vec<u8>) {
         self.send(request, headers, "").await
     }
 
-    async fn send(&self, request: &str, headers: &str, body: &str) -> (String, Vec<u8>) {
-        let request = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n{body}");
+    pub(super) async fn send(&self, request: &str, headers: &str, body: &str) -> (String, Vec<u8>) {
+        let sent = format!("{request} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{headers}\r\n{body}");
         let mut stream = TcpStream::connect(self.http).await.unwrap();
-        stream.write_all(request.as_bytes()).await.unwrap();
+        stream.write_all(sent.as_bytes()).await.unwrap();
         let mut response = Vec::new();
         stream.read_to_end(&mut response).await.unwrap();
         let end = response.windows(4).position(|window| window == b"\r\n\r\n").unwrap();
-        (String::from_utf8(response[..end].to_vec()).unwrap(), response[end + 4..].to_vec())
+        let (head, body) = (String::from_utf8(response[..end].to_vec()).unwrap(), response[end + 4..].to_vec());
+        describing::check(request, &head, &body);
+        (head, body)
     }
 
     pub(super) async fn ask(&self, name: &str, query: &str) -> Value {
@@ -117,7 +120,7 @@ impl Running {
     }
 }
 
-fn header(head: &str, name: &str) -> String {
+pub(super) fn header(head: &str, name: &str) -> String {
     let value = head.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(": "));
     value.unwrap_or_default().into()
 }
