@@ -97,6 +97,20 @@ struct Held<'a> {
     possible: Option<Cow<'a, [Sum]>>,
 }
 
+/// What may still be made of an answer, and whether there is time for it.
+struct Room<'a> {
+    rows_left: usize,
+    is_time: &'a dyn Fn() -> bool,
+}
+
+impl Room<'_> {
+    /// So many rows more are made next.
+    fn take(&mut self, rows: usize) -> Result<(), TooMuch> {
+        self.rows_left = self.rows_left.checked_sub(rows).ok_or(TooMuch::Groups)?;
+        if (self.is_time)() { Ok(()) } else { Err(TooMuch::Time) }
+    }
+}
+
 /// A question that costs more than it may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum TooMuch {
@@ -106,6 +120,9 @@ pub enum TooMuch {
     /// Too many groups and buckets.
     #[error("the question has too many groups and buckets: narrow its range or ask for coarser buckets")]
     Groups,
+    /// It takes longer than whoever asks has time for.
+    #[error("the question takes too long: narrow its range or ask for coarser buckets")]
+    Time,
     /// Cells can't be given in part.
     #[error(
         "the question is about values that were folded into (other): ask for figures, whose bounds leave room for these"
@@ -271,22 +288,21 @@ impl Answer {
 
     /// The rows: ascending by bucket; in a bucket, groups in the question's order, then by value, and the rest last.
     pub fn rows(&self) -> Result<Vec<Row>, TooMuch> {
-        self.rows_beside(None)
+        self.rows_beside(None, &|| true)
     }
 
-    /// The rows, with the figures of the period before: `before` answers the plan of [that](Plan::before).
-    pub fn rows_against(&self, before: &Answer) -> Result<Vec<Row>, TooMuch> {
-        self.rows_beside(Some(before))
-    }
-
-    fn rows_beside(&self, before: Option<&Answer>) -> Result<Vec<Row>, TooMuch> {
+    /// The rows, made while there is time. With `before`, the answer to the plan of the [period before](Plan::before), they have its
+    /// figures, too.
+    pub fn rows_beside(&self, before: Option<&Answer>, is_time: &dyn Fn() -> bool) -> Result<Vec<Row>, TooMuch> {
+        let rows_left = ANSWER_ROWS_MAX.min(ANSWER_FIGURES_MAX / self.plan.question.metrics.len());
+        let room = || Room { rows_left, is_time };
         let top = self.top();
-        let mut buckets = self.figures(&top)?;
+        let mut buckets = self.figures(&top, room())?;
         let mut earlier = BTreeMap::new();
         if let Some(before) = before {
             // The first bucket stands beside the first one of the period before.
             let place: HashMap<i64, i64> = before.buckets_asked().into_iter().zip(self.buckets_asked()).collect();
-            for (bucket, figures) in before.figures(&top)? {
+            for (bucket, figures) in before.figures(&top, room())? {
                 if let Some(bucket) = place.get(&bucket) {
                     buckets.entry(*bucket).or_default();
                     earlier.insert(*bucket, figures);
@@ -294,12 +310,13 @@ impl Answer {
             }
         }
         let zero = || self.say(|metric| self.parts.figure(metric, &self.parts.zeros()));
-        let mut rows = Vec::new();
+        let (mut rows, mut room) = (Vec::new(), room());
         for (bucket, mut groups) in buckets {
             let mut earlier = earlier.remove(&bucket).unwrap_or_default();
             for group in earlier.keys() {
                 groups.entry(group).or_insert_with(zero);
             }
+            room.take(groups.len())?;
             let from = rows.len();
             rows.extend(groups.into_iter().map(|(group, figures)| Row {
                 bucket,
@@ -307,26 +324,23 @@ impl Answer {
                 figures,
                 before: before.map(|_| earlier.remove(group).unwrap_or_else(zero)),
             }));
-            if rows.len() > ANSWER_ROWS_MAX || rows.len() * self.plan.question.metrics.len() > ANSWER_FIGURES_MAX {
-                return Err(TooMuch::Groups);
-            }
             self.sort(&mut rows[from..]);
         }
         Ok(rows)
     }
 
     /// The figures of each bucket of the answer and each group in it.
-    fn figures<'a>(&'a self, top: &'a TopGroups) -> Result<BTreeMap<i64, HashMap<&'a str, Figures>>, TooMuch> {
+    fn figures<'a>(
+        &'a self,
+        top: &'a TopGroups,
+        mut room: Room<'_>,
+    ) -> Result<BTreeMap<i64, HashMap<&'a str, Figures>>, TooMuch> {
         let mut figures: BTreeMap<i64, HashMap<&str, Figures>> = BTreeMap::new();
         if self.plan.question.window == 1 {
             let filled: BTreeSet<i64> = self.sums.keys().chain(self.possible.keys()).copied().collect();
-            let mut rows = 0;
             for bucket in filled {
                 let groups = self.held(bucket, top);
-                rows += groups.len();
-                if rows > ANSWER_ROWS_MAX {
-                    return Err(TooMuch::Groups);
-                }
+                room.take(groups.len())?;
                 figures.insert(bucket, groups.into_iter().map(|(group, held)| (group, self.said(&held))).collect());
             }
             return Ok(figures);
@@ -334,12 +348,13 @@ impl Answer {
         let buckets = self.plan.question.buckets(&self.plan.zone);
         let mut groups: HashMap<&str, HashMap<i64, Held<'_>>> = HashMap::new();
         for bucket in &buckets {
+            room.take(0)?;
             for (group, held) in self.held(*bucket, top) {
                 groups.entry(group).or_default().insert(*bucket, held);
             }
-        }
-        if groups.len() * buckets.len() > ANSWER_STEPS_MAX {
-            return Err(TooMuch::Groups);
+            if groups.len() * buckets.len() > ANSWER_STEPS_MAX {
+                return Err(TooMuch::Groups);
+            }
         }
         let window = || Window::new(self.plan.question.window as usize);
         // Whole windows of before the answer are none of it.
@@ -350,7 +365,9 @@ impl Answer {
                 let Held { sure: now, possible: more } = held.remove(bucket).unwrap_or_default();
                 let own = |sums: Option<Cow<'_, [Sum]>>| -> Sums { sums.map(Cow::into_owned) };
                 let (now, more) = (sure.push(own(now)), possible.push(own(more)));
-                if *bucket >= first && (now.is_some() || more.is_some()) {
+                let is_row = *bucket >= first && (now.is_some() || more.is_some());
+                room.take(usize::from(is_row))?;
+                if is_row {
                     let held = Held { sure: now.map(Cow::Owned), possible: more.map(Cow::Owned) };
                     figures.entry(*bucket).or_default().insert(group, self.said(&held));
                 }

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_aggregator_core::answer::{Answer, Row, TooMuch};
 use catchment_aggregator_core::dictionary::{self, Admission, Dictionaries, Dictionary};
-use catchment_aggregator_core::limits::ANSWER_ROWS_MAX;
+use catchment_aggregator_core::limits::{ANSWER_FIGURES_MAX, ANSWER_ROWS_MAX};
 use catchment_aggregator_core::memtable::add_counters;
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::{Memtable, Plan, Question};
@@ -323,7 +323,7 @@ impl Rows {
         let answer = self.read(memtable, plan.clone());
         match plan.before() {
             None => answer.rows().unwrap(),
-            Some(before) => answer.rows_against(&self.read(memtable, before)).unwrap(),
+            Some(before) => answer.rows_beside(Some(&self.read(memtable, before)), &|| true).unwrap(),
         }
     }
 
@@ -682,4 +682,32 @@ fn an_answer_is_bounded() {
     };
     assert_eq!(rows(100), Err(TooMuch::Groups));
     assert_eq!(rows(2), Ok(3 * minutes as usize), "two groups and the rest");
+
+    // Nothing beyond the bound is made first, and nothing beyond the time that there is.
+    let looks = |metrics: usize, window: &str, looks_max: usize| {
+        let metrics: String = (0..metrics).map(|n| format!("metric=sum:m{n}&")).collect();
+        let time = |minute: i64| jiff::Timestamp::from_second(minute * 60).unwrap();
+        let (start, end) = (time(FIRST), time(FIRST + minutes));
+        let query = format!("{metrics}start={start}&end={end}&granularity=1m&group_by=page&limit=99&window={window}");
+        let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
+        let question = Question::parse(pairs, 0, &TimeZone::UTC).unwrap();
+        let mut answer = Answer::new(Plan::new(question, &[], &TimeZone::UTC).unwrap());
+        for (minute, values, _) in memtable.scan(&client(0), "page", FIRST, FIRST + MINUTES) {
+            let mut cell = Cell { count: 1, ..Cell::default() };
+            cell.record("m0", 1_000_000, false);
+            answer.add(minute, values, &cell).unwrap();
+        }
+        let looks = std::cell::Cell::new(0);
+        let rows = answer.rows_beside(None, &|| {
+            looks.set(looks.get() + 1);
+            looks.get() < looks_max
+        });
+        (rows.map(|rows| rows.len()), looks.get())
+    };
+    for window in ["1m", "5m"] {
+        assert_eq!(looks(1, window, 500), (Err(TooMuch::Time), 500));
+        let (rows, looks) = looks(16, window, usize::MAX);
+        assert_eq!(rows, Err(TooMuch::Groups));
+        assert!(looks < 2 * ANSWER_FIGURES_MAX / 16, "{window}: {looks} looks at the time");
+    }
 }

@@ -78,8 +78,6 @@ pub(crate) struct Answered {
 pub(crate) enum AnswerError {
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
-    #[error("the question takes too long: narrow its range or ask for coarser buckets")]
-    TooLong,
     #[error(transparent)]
     Store(#[from] StoreError),
 }
@@ -317,7 +315,7 @@ impl Cells {
         let kept = |stretch: &Stretch| self.kept().get(stretch, wanted, view.through);
         while let Some(first) = stretches.next() {
             if Instant::now() >= deadline {
-                return Err(AnswerError::TooLong);
+                return Err(TooMuch::Time.into());
             }
             if let Some(blocks) = kept(&first.1) {
                 blocks.iter().try_for_each(|block| block.visit(from, to, &mut visit))?;
@@ -336,7 +334,7 @@ impl Cells {
             for row in rows {
                 let (first, run, block) = row?;
                 if Instant::now() >= deadline {
-                    return Err(AnswerError::TooLong);
+                    return Err(TooMuch::Time.into());
                 }
                 if view.without_run == Some(run) {
                     continue;
@@ -438,7 +436,7 @@ impl<V: Visitor> Bounded<'_, V> {
             return Err(TooMuch::Cells.into());
         }
         if self.cells_read.is_multiple_of(CELLS_PER_LOOK) && Instant::now() >= self.deadline {
-            return Err(AnswerError::TooLong);
+            return Err(TooMuch::Time.into());
         }
         self.visitor.visit(bucket, values, cell)
     }

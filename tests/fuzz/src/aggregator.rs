@@ -154,7 +154,7 @@ fn answer(question: Question) -> bool {
     assert!(at == end && from <= plan.question.start);
     let before = plan.before().map(|before| read(Answer::new(before)));
     let answer = read(Answer::new(plan.at(NOW)));
-    let rows = before.map_or_else(|| answer.rows(), |before| answer.rows_against(&before));
+    let rows = answer.rows_beside(before.as_ref(), &|| true);
     let question = &answer.plan().question;
     for row in rows.iter().flatten() {
         assert_eq!((row.figures.len(), row.group.len()), (question.metrics.len(), question.group_by.len()));

@@ -156,6 +156,8 @@ async fn prometheus(State(api): State<Arc<Api>>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use catchment_aggregator_core::answer::TooMuch;
+
     use super::problem::Problem;
     use super::*;
     use crate::cells::AnswerError;
@@ -166,7 +168,7 @@ mod tests {
         for (answer, again) in [
             (unready("store: the log is full"), true),
             (Problem::busy("too many questions").into_response(), true),
-            (Problem::from(AnswerError::TooLong).into_response(), true),
+            (Problem::from(AnswerError::TooMuch(TooMuch::Time)).into_response(), true),
             (Problem::from(&LiveError::Busy).into_response(), true),
             (Problem::unauthorized("no key").into_response(), false),
             (Problem::parameter("metric", "is missing").into_response(), false),

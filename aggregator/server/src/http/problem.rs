@@ -2,6 +2,7 @@
 
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use catchment_aggregator_core::answer::TooMuch;
 use catchment_aggregator_core::question::QuestionError;
 use catchment_cells::limits::NAME_BYTES_MAX;
 use serde_json::{Value, json};
@@ -86,8 +87,10 @@ impl From<AnswerError> for Problem {
 impl From<&AnswerError> for Problem {
     fn from(error: &AnswerError) -> Self {
         match error {
+            AnswerError::TooMuch(TooMuch::Time) => {
+                Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too slow to answer", error)
+            }
             AnswerError::TooMuch(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much to answer", error),
-            AnswerError::TooLong => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too slow to answer", error),
             AnswerError::Store(error) => {
                 error!(%error, "a question failed");
                 Problem::ours("the store could not be read")

@@ -264,11 +264,9 @@ fn cells_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) ->
 fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -> Result<String, Problem> {
     let (cube, tier, question, before) = (plan.cube.name.clone(), plan.tier(), plan.question.clone(), plan.before());
     let answered = cells.answer(client, Answer::new(plan), deadline)?;
-    let rows = match before {
-        None => answered.answer.rows(),
-        Some(before) => answered.answer.rows_against(&cells.answer(client, Answer::new(before), deadline)?.answer),
-    };
-    let rows = rows.map_err(AnswerError::from)?;
+    let before = before.map(|before| cells.answer(client, Answer::new(before), deadline)).transpose()?;
+    let before = before.as_ref().map(|before| &before.answer);
+    let rows = answered.answer.rows_beside(before, &|| Instant::now() < deadline).map_err(AnswerError::from)?;
     let mut meta = json!({
         "confidence": CONFIDENCE,
         "as_of": answered.as_of.and_then(|ms| Timestamp::from_millisecond(ms).ok()).map(|time| time.to_string()),

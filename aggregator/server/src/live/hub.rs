@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use catchment_aggregator_core::answer::TooMuch;
 use catchment_aggregator_core::limits::{UPDATE_PAUSE_MS_MAX, VIEW_BYTES_MAX};
 use catchment_aggregator_core::view::ViewError;
 use catchment_aggregator_core::{Answer, Plan, View, Watched};
@@ -322,7 +323,7 @@ impl Hub {
         };
         match answered {
             // Fed ever since, what there is stays right; only its window doesn't move.
-            Err(LiveError::Answer(AnswerError::TooLong | AnswerError::Store(_)) | LiveError::Died)
+            Err(LiveError::Answer(AnswerError::TooMuch(TooMuch::Time) | AnswerError::Store(_)) | LiveError::Died)
                 if slot.view.is_some() =>
             {
                 slot.retry_at = now + RETRY_MS;
