@@ -14,13 +14,13 @@ use std::hash::Hasher;
 use std::ops::RangeInclusive;
 
 use catchment_cells::codec::{DecodeError, Reader, put_uv};
-use catchment_cells::frame::{CellsBlock, Section};
+use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::put_bucket;
 use catchment_cells::row::OTHER;
 use catchment_cells::{ClientId, cube};
 use siphasher::sip::SipHasher13;
 
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Section};
 use crate::planner::value;
 
 /// The version byte of a stored dictionary.
@@ -243,15 +243,15 @@ impl<'a> Admission<'a> {
         for (client, section) in memtable.sections() {
             for (name, cube) in section.iter().filter(|(name, _)| is_capped(name)) {
                 let of = |dimension, minute| self.folded.get(&Key { client, dimension, day: day(minute) });
-                if !cube.buckets.keys().any(|minute| cube.dimensions.iter().any(|name| of(name, *minute).is_some())) {
+                if !cube.minutes.keys().any(|minute| cube.dimensions.iter().any(|name| of(name, *minute).is_some())) {
                     continue;
                 }
                 let ours = folded.0.entry(client.clone()).or_default().entry(name.clone()).or_default();
                 ours.dimensions.clone_from(&cube.dimensions);
-                for (minute, cells) in &cube.buckets {
+                for (minute, cells) in &cube.minutes {
                     let folded: Vec<_> = cube.dimensions.iter().map(|name| of(name, *minute)).collect();
                     let ours = ours.buckets.entry(*minute).or_default();
-                    for (values, cell) in cells {
+                    for (values, cell) in cells.iter() {
                         let values = values.iter().zip(&folded).map(|(value, folded)| fold_value(value, *folded));
                         ours.entry(values.collect()).or_default().merge(cell);
                     }
@@ -279,9 +279,9 @@ fn values_of(section: &Section) -> BTreeMap<(&str, i64), HashMap<&str, u64>> {
     let mut all: BTreeMap<(&str, i64), HashMap<&str, u64>> = BTreeMap::new();
     for (_, cube) in section.iter().filter(|(name, _)| is_capped(name)) {
         for (place, dimension) in cube.dimensions.iter().enumerate() {
-            for (minute, cells) in &cube.buckets {
+            for (minute, cells) in &cube.minutes {
                 let values = all.entry((dimension, day(*minute))).or_default();
-                for (cell_values, cell) in cells {
+                for (cell_values, cell) in cells.iter() {
                     if let Some(value) = value(cell_values, place).filter(|value| *value != OTHER) {
                         *values.entry(value).or_default() += cell.count;
                     }
@@ -369,11 +369,11 @@ mod tests {
                 prop_assert_eq!(admission.folded() == 0, cells.0.is_empty());
                 for section in cells.0.values() {
                     for (name, cube) in section {
-                        let counts = |cube: &catchment_cells::frame::CubeCells| -> Vec<(i64, u64)> {
-                            let count = |cells: &BTreeMap<_, Cell>| cells.values().map(|cell| cell.count).sum();
-                            cube.buckets.iter().map(|(minute, cells)| (*minute, count(cells))).collect()
-                        };
-                        prop_assert_eq!(counts(cube), counts(&memtable.sections()[&client][name]), "{}", name);
+                        let count = |cells: &BTreeMap<_, Cell>| cells.values().map(|cell| cell.count).sum::<u64>();
+                        let folded = cube.buckets.iter().map(|(minute, cells)| (*minute, count(cells)));
+                        let whole = memtable.sections()[&client][name].minutes.iter();
+                        let whole = whole.map(|(minute, cells)| (*minute, count(cells)));
+                        prop_assert!(folded.eq(whole), "{}", name);
                         for cell_values in cube.buckets.values().flat_map(BTreeMap::keys) {
                             let page = value(cell_values, cube.dimensions.len() - 1).unwrap();
                             prop_assert!(page == OTHER || dictionary.has(hash(page.as_bytes())), "{}", page);

@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::sync::Arc;
 
 use catchment_cells::cube;
-use catchment_cells::frame::{CellsBlock, CountersBlock, Section};
+use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::{CellKey, Tier, Values};
 use catchment_cells::{Cell, ClientId};
 use jiff::tz::TimeZone;
@@ -20,9 +21,23 @@ const MINUTE_BYTES: usize = 11 * size_of::<(Values, Cell)>();
 /// Cells by client, cube, minute and values.
 #[derive(Debug, Default)]
 pub struct Memtable {
-    cells: CellsBlock,
+    cells: BTreeMap<ClientId, Section>,
     bytes: usize,
 }
+
+/// A client's cells by cube.
+pub(crate) type Section = BTreeMap<Box<str>, Cube>;
+
+/// The cells of a cube.
+#[derive(Debug, Default)]
+pub(crate) struct Cube {
+    /// Its dimensions, in the order of the values.
+    pub(crate) dimensions: Vec<Box<str>>,
+    pub(crate) minutes: BTreeMap<i64, Minute>,
+}
+
+/// The cells of one minute by their values: as they were when they were asked for, for whoever holds them.
+pub type Minute = Arc<BTreeMap<Values, Cell>>;
 
 /// Where the cells of one bucket belong.
 #[derive(Debug, Clone, Copy)]
@@ -54,15 +69,17 @@ impl Memtable {
     /// Adds a frame's cells. The cubes' dimensions must be those that earlier frames had.
     pub fn merge(&mut self, block: CellsBlock) {
         for (client, section) in block.0 {
-            let ours = self.cells.0.entry(client).or_default();
+            let ours = self.cells.entry(client).or_default();
             for (name, cube) in section {
                 let ours = ours.entry(name).or_default();
                 ours.dimensions = cube.dimensions;
                 for (minute, cells) in cube.buckets {
-                    let ours = ours.buckets.entry(minute).or_insert_with(|| {
+                    let ours = ours.minutes.entry(minute).or_insert_with(|| {
                         self.bytes += MINUTE_BYTES;
-                        BTreeMap::new()
+                        Minute::default()
                     });
+                    // Copied where a question still reads it.
+                    let ours = Arc::make_mut(ours);
                     for (values, cell) in cells {
                         self.bytes += merge_cell(ours, values, cell);
                     }
@@ -73,7 +90,7 @@ impl Memtable {
 
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
-        self.cells.0.is_empty()
+        self.cells.is_empty()
     }
 
     /// Bytes in memory, roughly.
@@ -82,6 +99,14 @@ impl Memtable {
     }
 
     /// The client's cells of a cube in the minutes `from..to`.
+    pub fn minutes(&self, client: &ClientId, cube: &str, from: i64, to: i64) -> impl Iterator<Item = (i64, &Minute)> {
+        let cube = self.cells.get(client).and_then(|section| section.get(cube));
+        // An empty range is none: a BTreeMap would panic on one that ends before it starts.
+        let minutes = cube.filter(|_| from < to).map(|cube| cube.minutes.range(from..to));
+        minutes.into_iter().flatten().map(|(minute, cells)| (*minute, cells))
+    }
+
+    /// The same, cell by cell.
     pub fn scan(
         &self,
         client: &ClientId,
@@ -89,35 +114,30 @@ impl Memtable {
         from: i64,
         to: i64,
     ) -> impl Iterator<Item = (i64, &Values, &Cell)> {
-        let cube = self.cells.0.get(client).and_then(|section| section.get(cube));
-        // An empty range is none: a BTreeMap would panic on one that ends before it starts.
-        let buckets = cube.filter(|_| from < to).map(|cube| cube.buckets.range(from..to));
-        buckets
-            .into_iter()
-            .flatten()
-            .flat_map(|(minute, cells)| cells.iter().map(|(values, cell)| (*minute, values, cell)))
+        let minutes = self.minutes(client, cube, from, to);
+        minutes.flat_map(|(minute, cells)| cells.iter().map(move |(values, cell)| (minute, values, cell)))
     }
 
     /// The cells of each client.
     pub(crate) fn sections(&self) -> &BTreeMap<ClientId, Section> {
-        &self.cells.0
+        &self.cells
     }
 
     /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in. A cube that is in
     /// `folded` is written as it is there.
     pub fn for_each_tier(&self, folded: &CellsBlock, zone: &TimeZone, mut write: impl FnMut(Place<'_>, Bucket<'_>)) {
-        for (client, section) in &self.cells.0 {
+        for (client, section) in &self.cells {
             let folded = folded.0.get(client);
             for (name, cube) in section {
-                let cube = folded.and_then(|folded| folded.get(name)).unwrap_or(cube);
+                let minutes: Vec<_> = match folded.and_then(|folded| folded.get(name)) {
+                    Some(folded) => folded.buckets.iter().collect(),
+                    None => cube.minutes.iter().map(|(minute, cells)| (minute, &**cells)).collect(),
+                };
                 for tier in [Tier::Minute, Tier::Hour, Tier::Day] {
                     // Minutes ascend, and so do the buckets they lie in: one bucket is merged at a time.
-                    let minutes: Vec<_> = cube
-                        .buckets
-                        .iter()
-                        .map(|(minute, cells)| (rollup::floor(tier, *minute, zone), cells))
-                        .collect();
-                    for minutes in minutes.chunk_by(|a, b| a.0 == b.0) {
+                    let buckets: Vec<_> =
+                        minutes.iter().map(|(minute, cells)| (rollup::floor(tier, **minute, zone), *cells)).collect();
+                    for minutes in buckets.chunk_by(|a, b| a.0 == b.0) {
                         let (dimensions, bucket) = (cube.dimensions.len(), minutes[0].0);
                         write(Place { client, cube: name, dimensions, tier, bucket }, merge_minutes(minutes));
                     }
@@ -168,5 +188,34 @@ fn merge_cell(cells: &mut BTreeMap<Values, Cell>, values: Values, cell: Cell) ->
             let values: usize = place.key().iter().flatten().map(|value| value.len() + size_of::<Box<str>>()).sum();
             CELL_BYTES + values + place.insert(cell).memory_bytes()
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A block of one cell.
+    fn one(client: &ClientId, minute: i64) -> CellsBlock {
+        let mut block = CellsBlock::default();
+        let cube = block.0.entry(client.clone()).or_default().entry("total".into()).or_default();
+        cube.buckets.entry(minute).or_default().insert(Vec::new(), Cell { count: 1, ..Cell::default() });
+        block
+    }
+
+    #[test]
+    fn what_is_held_stays_as_it_was() {
+        let client = ClientId::new("a").unwrap();
+        let mut memtable = Memtable::default();
+        memtable.merge(one(&client, 7));
+        let count = |cells: &Minute| cells[&Vec::new()].count;
+        let held: Vec<Minute> = memtable.minutes(&client, "total", 0, 10).map(|(_, cells)| cells.clone()).collect();
+        memtable.merge(one(&client, 7));
+        memtable.merge(one(&client, 8));
+        assert_eq!(held.iter().map(count).collect::<Vec<_>>(), [1]);
+        let now: Vec<_> =
+            memtable.minutes(&client, "total", 0, 10).map(|(minute, cells)| (minute, count(cells))).collect();
+        assert_eq!(now, [(7, 2), (8, 1)]);
+        assert_eq!(memtable.minutes(&client, "total", 8, 8).count(), 0);
     }
 }

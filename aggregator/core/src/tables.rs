@@ -8,13 +8,12 @@ use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
 use catchment_cells::frame::{self, CellsBlock, CountersBlock, FrameError};
-use catchment_cells::key::Values;
 use catchment_cells::limits::CLIENT_CUBES_MAX;
-use catchment_cells::{Cell, ClientId, Secret, cube};
+use catchment_cells::{ClientId, Secret, cube};
 use thiserror::Error;
 
 use crate::log::{LogRow, LogSize};
-use crate::memtable::{Memtable, add_counters};
+use crate::memtable::{Memtable, Minute, add_counters};
 use crate::planner::Cube;
 
 /// The log is cut off when that makes it so much smaller, or when it is full.
@@ -233,15 +232,9 @@ impl Tables {
         self.log.truncate(position);
     }
 
-    /// The client's cells of a cube in the minutes `from..to` of the open memtable.
-    pub fn scan(
-        &self,
-        client: &ClientId,
-        cube: &str,
-        from: i64,
-        to: i64,
-    ) -> impl Iterator<Item = (i64, &Values, &Cell)> {
-        self.open.scan(client, cube, from, to)
+    /// The client's cells of a cube in the minutes `from..to` of the open memtable, as they are now.
+    pub fn minutes(&self, client: &ClientId, cube: &str, from: i64, to: i64) -> Vec<(i64, Minute)> {
+        self.open.minutes(client, cube, from, to).map(|(minute, cells)| (minute, cells.clone())).collect()
     }
 
     /// The memtable that a flush is writing.

@@ -266,24 +266,23 @@ impl Cells {
     ) -> Result<(u64, Option<i64>), AnswerError> {
         let (start, end) = plan.range();
         let mut bounded = Bounded { visitor, cells_read: 0, deadline };
-        let (frozen, view, position, as_of) = {
+        // Whoever writes waits for no visit: what is visited is held, and no longer the tables.
+        let (minutes, frozen, view, position, as_of) = {
             let tables = self.read();
-            let mut borrowed = Vec::new();
-            for (minute, values, cell) in tables.scan(client, &plan.cube.name, start, end) {
-                bounded.visit(minute, borrow(values, &mut borrowed), cell)?;
-            }
-            drop(borrowed);
+            let minutes = tables.minutes(client, &plan.cube.name, start, end);
             let frozen = tables.frozen();
             let (through, without_run) = (self.kept().through(), frozen.as_ref().map(|frozen| frozen.run));
             let view = View { snapshot: self.store.snapshot(), through, without_run };
-            (frozen, view, tables.position(), tables.as_of())
+            (minutes, frozen, view, tables.position(), tables.as_of())
         };
+        for (minute, cells) in minutes {
+            bounded.visit_minute(minute, &cells)?;
+        }
         let days = (dictionary::day(start), dictionary::day(end));
         bounded.visitor.know(view.snapshot.dictionaries(client, plan.told_apart(), days)?);
-        if let Some(frozen) = &frozen {
-            let mut borrowed = Vec::new();
-            for (minute, values, cell) in frozen.memtable.scan(client, &plan.cube.name, start, end) {
-                bounded.visit(minute, borrow(values, &mut borrowed), cell)?;
+        for frozen in &frozen {
+            for (minute, cells) in frozen.memtable.minutes(client, &plan.cube.name, start, end) {
+                bounded.visit_minute(minute, cells)?;
             }
         }
         for span in &plan.spans {
@@ -439,6 +438,11 @@ impl<V: Visitor> Bounded<'_, V> {
             return Err(TooMuch::Time.into());
         }
         self.visitor.visit(bucket, values, cell)
+    }
+
+    fn visit_minute(&mut self, minute: i64, cells: &BTreeMap<Values, Cell>) -> Result<(), AnswerError> {
+        let mut borrowed = Vec::new();
+        cells.iter().try_for_each(|(values, cell)| self.visit(minute, borrow(values, &mut borrowed), cell))
     }
 }
 
