@@ -2,6 +2,7 @@
 //! and passes over the rest.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use catchment_cells::Cell;
 use catchment_cells::cell::{Measures, Wanted};
@@ -136,6 +137,17 @@ impl<'a> Block<'a> {
         self.dimensions
     }
 
+    /// Whether it may have buckets from one on: its last one is no earlier.
+    fn reaches(&self, from: i64) -> Result<bool, DecodeError> {
+        let (mut buckets, mut last) = (self.buckets.clone(), self.bucket);
+        for _ in 0..self.buckets_left {
+            let since = i64::try_from(buckets.uv()?).unwrap_or(i64::MAX);
+            last = last.saturating_add(since);
+            buckets.uv()?;
+        }
+        Ok(last >= from)
+    }
+
     /// The values of a cell.
     pub fn values(&self, places: &Places) -> Texts<'a> {
         let mut values = [None; CUBE_DIMENSIONS_MAX];
@@ -179,21 +191,33 @@ impl<'a> Block<'a> {
 const BEYOND: DecodeError = DecodeError::Malformed("a place beyond the texts");
 
 impl Decoded {
-    /// Reads a block that begins with a bucket.
-    pub fn read(first: i64, bytes: &[u8], wanted: Wanted) -> Result<Decoded, DecodeError> {
+    /// Reads the buckets in a range of a block that begins with a bucket; `None` where it has none of them.
+    pub fn read(first: i64, bytes: &[u8], wanted: Wanted, range: Range<i64>) -> Result<Option<Decoded>, DecodeError> {
         let mut block = Block::open(first, bytes)?;
+        if !block.reaches(range.start)? {
+            return Ok(None);
+        }
         let mut decoded = Decoded { texts: Vec::new(), cells: Vec::new(), places: Vec::new(), memory_bytes: 0 };
         while let Some((bucket, places, cell)) = block.next(wanted)? {
+            if bucket >= range.end {
+                break;
+            }
+            if bucket < range.start {
+                continue;
+            }
             decoded.memory_bytes += size_of::<(i64, Cell)>() + cell.memory_bytes() - size_of::<Cell>();
             decoded.places.extend_from_slice(&places[..block.dimensions]);
             decoded.cells.push((bucket, cell));
+        }
+        if decoded.cells.is_empty() {
+            return Ok(None);
         }
         let owned = |texts: &Vec<&str>| texts.iter().map(|&text| text.into()).collect();
         decoded.texts = block.texts.iter().map(owned).collect();
         let text_bytes = |text: &&str| size_of::<Box<str>>() + text.len();
         decoded.memory_bytes += decoded.places.len() * size_of::<u32>();
         decoded.memory_bytes += block.texts.iter().flatten().map(text_bytes).sum::<usize>();
-        Ok(decoded)
+        Ok(Some(decoded))
     }
 
     /// Bytes that it takes, roughly.
@@ -350,11 +374,20 @@ mod tests {
     }
 
     fn read(first: i64, bytes: &[u8], (from, to): (i64, i64), wanted: Wanted) -> Read {
-        let mut cells = Vec::new();
-        Decoded::read(first, bytes, wanted)?.visit(from, to, |bucket, values, cell| {
-            cells.push(((bucket, values.iter().map(|value| value.map(Into::into)).collect()), cell.clone()));
-            Ok(())
-        })?;
+        let visited = |range, (from, to): (i64, i64)| {
+            let mut cells = Vec::new();
+            if let Some(decoded) = Decoded::read(first, bytes, wanted, range)? {
+                decoded.visit(from, to, |bucket, values, cell| {
+                    cells.push(((bucket, values.iter().map(|value| value.map(Into::into)).collect()), cell.clone()));
+                    Ok(())
+                })?;
+            }
+            Ok::<_, DecodeError>(cells)
+        };
+        // What is visited of the range alone is what is visited there of all.
+        let all = i64::MIN..i64::MAX;
+        let (alone, cells) = (visited(from..to, (all.start, all.end))?, visited(all, (from, to))?);
+        assert_eq!(alone, cells);
         Ok(cells)
     }
 

@@ -238,7 +238,7 @@ fn row_key(series: &[u8], bucket: i64, run: u64) -> Vec<u8> {
 }
 
 /// What the keys of a bucket's rows begin with.
-fn bucket_key(series: &[u8], bucket: i64) -> Vec<u8> {
+pub fn bucket_key(series: &[u8], bucket: i64) -> Vec<u8> {
     let mut key = Vec::with_capacity(series.len() + BUCKET_BYTES + RUN_BYTES);
     key.extend_from_slice(series);
     put_bucket(&mut key, bucket);

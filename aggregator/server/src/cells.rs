@@ -1,6 +1,7 @@
 //! The cells of all clients: what the memtable and the store hold, seen as one, under one lock for the tables.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Instant;
 
@@ -309,25 +310,31 @@ impl Cells {
             let Some((first, last)) = view.snapshot.extent(series)? else { return Ok(()) };
             (from, to) = (from.max(first), to.min(stretch(tier, last) + stretch_minutes(tier)));
         }
-        let starts = (stretch(tier, from)..to).step_by(stretch_minutes(tier) as usize);
-        let mut stretches = starts.map(|start| (start, Stretch::of(series, tier, start))).peekable();
-        let kept = |stretch: &Stretch| self.kept().get(stretch, wanted, view.through);
-        while let Some(first) = stretches.next() {
+        let length = stretch_minutes(tier);
+        let starts = (stretch(tier, from)..to).step_by(length as usize);
+        let part = |start: i64| Part {
+            start,
+            range: from.max(start)..to.min(start + length),
+            stretch: Stretch::of(series, tier, start),
+        };
+        let mut parts = starts.map(part).peekable();
+        let kept = |part: &Part| self.kept().get(&part.stretch, &part.range, wanted, view.through);
+        while let Some(first) = parts.next() {
             if Instant::now() >= deadline {
                 return Err(TooMuch::Time.into());
             }
-            if let Some(blocks) = kept(&first.1) {
+            if let Some(blocks) = kept(&first) {
                 blocks.iter().try_for_each(|block| block.visit(from, to, &mut visit))?;
                 continue;
             }
             let mut missing = vec![first];
             while missing.len() < SCAN_STRETCHES_MAX
-                && let Some(next) = stretches.next_if(|(_, next)| kept(next).is_none())
+                && let Some(next) = parts.next_if(|next| kept(next).is_none())
             {
                 missing.push(next);
             }
-            let (Some((_, first)), Some((_, last))) = (missing.first(), missing.last()) else { continue };
-            let rows = view.snapshot.blocks(first, last, wanted);
+            let (Some(first), Some(last)) = (missing.first(), missing.last()) else { continue };
+            let rows = view.snapshot.blocks(series, &first.stretch, first.range.start..last.range.end, wanted)?;
             let mut missing = missing.into_iter();
             let mut read: Option<Read> = None;
             for row in rows {
@@ -339,7 +346,7 @@ impl Cells {
                     continue;
                 }
                 let start = stretch(tier, first);
-                while read.as_ref().is_none_or(|read| read.start != start) {
+                while read.as_ref().is_none_or(|read| read.part.start != start) {
                     let Some(next) = missing.next() else { break };
                     read.replace(Read::of(next)).into_iter().for_each(|read| self.keep(view, wanted, read));
                 }
@@ -358,11 +365,11 @@ impl Cells {
         if read.is_scattered {
             let mut scattered = self.scattered.lock().unwrap_or_else(PoisonError::into_inner);
             if scattered.len() < SCATTERED_MAX {
-                scattered.insert(read.stretch.clone());
+                scattered.insert(read.part.stretch.clone());
             }
         }
         if let Some(blocks) = read.blocks {
-            self.kept().put(read.stretch, wanted, view.through, blocks);
+            self.kept().put(read.part.stretch, read.part.range, wanted, view.through, blocks);
         }
     }
 
@@ -446,10 +453,18 @@ impl<V: Visitor> Bounded<'_, V> {
     }
 }
 
-/// What was read of a stretch.
-struct Read {
+/// What a question is about of a stretch.
+struct Part {
+    /// Where the stretch starts.
     start: i64,
     stretch: Stretch,
+    /// The buckets.
+    range: Range<i64>,
+}
+
+/// What was read of it.
+struct Read {
+    part: Part,
     run: Option<u64>,
     is_scattered: bool,
     /// None once they are too many to be kept.
@@ -458,8 +473,8 @@ struct Read {
 }
 
 impl Read {
-    fn of((start, stretch): (i64, Stretch)) -> Read {
-        Read { start, stretch, run: None, is_scattered: false, blocks: Some(Vec::new()), bytes: 0 }
+    fn of(part: Part) -> Read {
+        Read { part, run: None, is_scattered: false, blocks: Some(Vec::new()), bytes: 0 }
     }
 
     fn take(&mut self, run: u64, block: Decoded) {

@@ -1,10 +1,11 @@
 //! Cells on disk: blocks, in rows of `(series, first bucket, run)`. A flush writes a run; a fold merges the runs of a stretch.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 
 use catchment_aggregator_core::block::Decoded;
 use catchment_aggregator_core::dictionary::Admission;
-use catchment_aggregator_core::runs::{Stretch, fold, split_row_key};
+use catchment_aggregator_core::runs::{Stretch, bucket_key, fold, split_row_key};
 use catchment_aggregator_core::tables::Frozen;
 use catchment_cells::ClientId;
 use catchment_cells::cell::Wanted;
@@ -95,19 +96,33 @@ impl Snapshot {
         Ok(Some((first, last.unwrap_or(first))))
     }
 
-    /// The blocks of some stretches: of each its first bucket, its run, and its cells with what is wanted.
+    /// The blocks of a series that have buckets of a range, from the stretch on in which it begins: of each its first bucket, its run, and its
+    /// cells of the range, with what is wanted.
     pub(crate) fn blocks(
         &self,
-        from: &Stretch,
-        to: &Stretch,
+        series: &[u8],
+        stretch: &Stretch,
+        range: Range<i64>,
         wanted: Wanted,
-    ) -> impl Iterator<Item = Result<(i64, u64, Decoded), StoreError>> + use<> {
-        self.snapshot.range(&self.store.blocks, &*from.from..&*to.to).map(move |guard| {
-            let (row_key, block) = guard.into_inner()?;
-            let read = split_row_key(&row_key)
-                .and_then(|(_, first, run)| Ok((first, run, Decoded::read(first, &block, wanted)?)));
-            read.map_err(block_row)
-        })
+    ) -> Result<impl Iterator<Item = Result<(i64, u64, Decoded), StoreError>> + use<>, StoreError> {
+        let rows = |from: &[u8], to: &[u8]| {
+            self.snapshot.range(&self.store.blocks, from..to).map(|guard| {
+                let (row_key, block) = guard.into_inner()?;
+                let (_, first, run) = split_row_key(&row_key).map_err(block_row)?;
+                Ok((run, (first, block)))
+            })
+        };
+        let (after_first, to) = (bucket_key(series, range.start + 1), bucket_key(series, range.end));
+        // Of what begins by then, the last block of each run alone can reach into the range: they follow each other.
+        let heads = rows(&stretch.from, &after_first).collect::<Result<BTreeMap<_, _>, StoreError>>()?;
+        let rows = heads.into_iter().map(Ok).chain(rows(&after_first, &to));
+        Ok(rows.filter_map(move |row: Result<_, StoreError>| {
+            let read = |(run, (first, block)): (u64, (i64, fjall::Slice))| {
+                let block = Decoded::read(first, &block, wanted, range.clone()).map_err(block_row)?;
+                Ok(block.map(|block| (first, run, block)))
+            };
+            row.and_then(read).transpose()
+        }))
     }
 }
 

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use catchment_aggregator_core::runs::Folder as Folds;
 use catchment_aggregator_core::{Answer, Plan, Question};
 use catchment_cells::ack::Status;
 use catchment_cells::frame::CellsBlock;
@@ -122,4 +123,45 @@ proptest! {
         aggregator.keep();
         prop_assert_eq!(sums(&aggregator), expected);
     }
+}
+
+/// Of a stretch whose busy minutes have a block each and whose quiet ones share one, in several runs and in one: what is asked of any part of it
+/// is what happened then, whatever was asked before.
+#[test]
+fn any_part_of_a_stretch_has_its_own_cells() {
+    const MINUTES: i64 = 60;
+    let folder = Folder::new();
+    let mut aggregator = Aggregator::open(&folder);
+    let mut shard = Shard::new(1);
+    let mut events = [0i64; MINUTES as usize];
+    for run in 0..3 {
+        for (minute, events) in (0..MINUTES).zip(&mut events).filter(|(minute, _)| minute % 3 <= run) {
+            let mut block = CellsBlock::default();
+            // A block takes no further bucket from 64 KiB on.
+            let pages = if minute % 10 == 0 { 2_500 } else { 3 };
+            for page in 0..pages {
+                event(&mut block, &client("a"), DAY + minute, &format!("/{page}"), page, minute);
+            }
+            *events += pages as i64;
+            assert_eq!(aggregator.send(shard.cut(block)).status, Status::Stored);
+        }
+        aggregator.cells.flush(&mut Folds::default()).unwrap();
+    }
+    let rows = aggregator.cells.store().cell_rows();
+    let check = |aggregator: &Aggregator| {
+        for n in 0..120 {
+            let (a, b) = (mixed(7, n) as i64 & 63, mixed(8, n) as i64 & 63);
+            let (from, to) = (a.min(b).min(MINUTES - 1), a.max(b).min(MINUTES));
+            let to = to.max(from + 1);
+            let time = |minute: i64| jiff::Timestamp::from_second((DAY + minute) * 60).unwrap();
+            let query = format!("metric=events&group_by=page&limit=1&start={}&end={}", time(from), time(to));
+            let told: f64 = aggregator.ask(&client("a"), &query).iter().map(|row| row.figures[0].unwrap().value).sum();
+            let expected: i64 = events[from as usize..to as usize].iter().sum();
+            assert_eq!(told as i64, expected, "{from}..{to}");
+        }
+    };
+    check(&aggregator);
+    aggregator.keep();
+    assert!(aggregator.cells.store().cell_rows() < rows, "folded");
+    check(&aggregator);
 }
