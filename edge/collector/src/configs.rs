@@ -19,7 +19,7 @@ const PRESENT_MS: i64 = 3_500;
 const ASK_AFTER_MS: i64 = 2_500;
 /// A question that has been under way for so long, in ms, is lost with whoever asked it.
 const LOST_MS: i64 = 5_000;
-/// How long a home that did not answer isn't asked again, in ms, unless it takes frames meanwhile: at first, and at the most.
+/// How long a home that did not answer isn't asked again, in ms, unless it takes frames again meanwhile: at first, and at the most.
 const FAILED_MS: i64 = 2_000;
 const FAILED_MS_MAX: i64 = 32_000;
 
@@ -48,6 +48,8 @@ pub(crate) struct Configs {
     asking: Option<Asking>,
     failures: u32,
     not_before: i64,
+    /// Since the last answer an ack had the home asked sooner: further ones don't, until frames have failed, too.
+    is_hurried: bool,
 }
 
 /// A question under way.
@@ -75,7 +77,8 @@ impl Configs {
             self.wanted.insert(client.clone());
         }
         match &self.asking {
-            Some(asking) if age(asking.at) <= LOST_MS && must => Need::Wait,
+            // While the home doesn't answer it holds up no more than the request that asks.
+            Some(asking) if age(asking.at) <= LOST_MS && must && self.failures == 0 => Need::Wait,
             Some(asking) if age(asking.at) <= LOST_MS => Need::Nothing,
             _ if must || (told_ms > ASK_AFTER_MS && !ships) => Need::Ask,
             _ => Need::Nothing,
@@ -132,12 +135,25 @@ impl Configs {
             }
         }
         self.known.extend(answer.configs.iter().map(|told| (told.client.clone(), told.version)));
+        (self.failures, self.not_before, self.is_hurried) = (0, 0, false);
         self.hear(answer.version, at);
     }
 
+    /// An ack bore the home's version, as of when its frame was sent: who takes frames again may answer again.
+    pub(crate) fn on_ack(&mut self, version: u32, at: i64) {
+        if self.failures > 0 && !std::mem::replace(&mut self.is_hurried, true) {
+            self.not_before = 0;
+        }
+        self.hear(version, at);
+    }
+
+    /// The home is out of reach of frames, too.
+    pub(crate) fn on_away(&mut self) {
+        self.is_hurried = false;
+    }
+
     /// Hears the home's version, as of a time.
-    pub(crate) fn hear(&mut self, version: u32, at: i64) {
-        (self.failures, self.not_before) = (0, 0);
+    fn hear(&mut self, version: u32, at: i64) {
         if self.told.is_none_or(|(_, told_at)| told_at <= at) {
             self.told = Some((version, at));
         }
@@ -196,7 +212,7 @@ mod tests {
         assert_eq!(ask(&mut configs, 2), [("b".into(), 3)]);
         answer(&mut configs, 5, false, &[("b", 4)]);
         assert_eq!((need(&mut configs, "a", 3), need(&mut configs, "b", 3)), (Need::Nothing, Need::Nothing));
-        configs.hear(6, 3);
+        configs.on_ack(6, 3);
         assert_eq!(need(&mut configs, "a", 4), Need::Ask);
         assert_eq!(ask(&mut configs, 4), [("a".into(), 3), ("b".into(), 4)]);
         answer(&mut configs, 6, true, &[("a", 6)]);
@@ -205,7 +221,7 @@ mod tests {
         answer(&mut configs, 6, false, &[]);
         assert_eq!((need(&mut configs, "a", 6), configs.version()), (Need::Nothing, 6));
         // A home whose store was lost begins anew.
-        configs.hear(1, 6);
+        configs.on_ack(1, 6);
         assert_eq!(need(&mut configs, "b", 7), Need::Ask);
     }
 
@@ -223,8 +239,8 @@ mod tests {
         assert_eq!(need(&mut configs, "a", PRESENT_MS + 1), Need::Wait);
         assert_eq!(need(&mut configs, "a", ASK_AFTER_MS + 2 + LOST_MS), Need::Ask, "it is lost with whoever asked");
         // An ack tells as much, as of when its frame was sent; one that was sent before tells nothing new.
-        configs.hear(5, 10_000);
-        configs.hear(9, 9_000);
+        configs.on_ack(5, 10_000);
+        configs.on_ack(9, 9_000);
         assert_eq!(need(&mut configs, "a", 10_000 + ASK_AFTER_MS), Need::Nothing);
         assert_eq!(need(&mut configs, "a", 9_999), Need::Ask, "a clock that went back");
     }
@@ -247,8 +263,28 @@ mod tests {
         }
         assert_eq!(waits, [2_000, 4_000, 8_000, 16_000, 32_000, 32_000, 32_000]);
         configs.on_failure(now);
-        configs.hear(0, now);
+        configs.on_ack(0, now);
         assert_eq!(need(&mut configs, "a", now), Need::Ask, "it takes frames");
+
+        // One that takes frames and answers no question isn't asked with each of its acks.
+        let fail = |configs: &mut Configs| {
+            ask(configs, now);
+            configs.take_asking();
+            configs.on_failure(now);
+        };
+        fail(&mut configs);
+        configs.on_ack(1, now);
+        assert_eq!(need(&mut configs, "a", now), Need::Nothing);
+        configs.on_away();
+        configs.on_ack(1, now);
+        assert_eq!(need(&mut configs, "a", now), Need::Ask, "frames had failed, too");
+        // Nor does it hold up who doesn't ask.
+        ask(&mut configs, now);
+        assert_eq!(need(&mut configs, "b", now), Need::Nothing);
+        answer(&mut configs, 2, false, &[]);
+        assert_eq!(need(&mut configs, "b", now), Need::Ask);
+        ask(&mut configs, now);
+        assert_eq!(need(&mut configs, "c", now), Need::Wait, "it answers");
     }
 
     #[test]

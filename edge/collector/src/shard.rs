@@ -488,6 +488,7 @@ impl<S: Storage, R> Shard<S, R> {
         self.outbox.on_end();
         if acks.len() != count || count == 0 {
             self.outbox.on_failure(self.collector.meta(), now);
+            self.configs.on_away();
             return Ok(judgements);
         }
         for (number, ack) in (first..).zip(acks) {
@@ -498,11 +499,14 @@ impl<S: Storage, R> Shard<S, R> {
                 verdict = Verdict::Resend;
             }
             if ack.status == Status::Stored {
-                self.configs.hear(ack.config_version, posted_at);
+                self.configs.on_ack(ack.config_version, posted_at);
                 if verdict == Verdict::Next {
                     self.watching.on_ack(number, ack.watched, now);
                 }
             } else {
+                if ack.status == Status::Unreachable {
+                    self.configs.on_away();
+                }
                 judgements.push(Judgement { status: ack.status, detail: ack.detail, verdict });
             }
             match verdict {
