@@ -223,13 +223,13 @@ fn visitor(request: &Request, config: &Config, client: &ClientId) -> Visitor {
     }
 }
 
-/// The country that the platform knows, or the proxy in front; a visitor could write the header of any other. Else the one that a
-/// file has for the address.
+/// The country that the platform knows, or the proxy in front by the header that the settings name: a visitor could write any other. Else the
+/// one that a file has for the address.
 fn country_of(request: &Request, config: &Config, address: &str) -> Option<Country> {
     if let Some(known) = request.cf().and_then(|cf| cf.country()) {
         return country(&known);
     }
-    let header = config.country_header.as_deref().unwrap_or("cf-ipcountry");
-    let said = request.headers().get(header).ok().flatten().and_then(|code| country(&code));
+    let header = config.country_header.as_deref().and_then(|header| request.headers().get(header).ok().flatten());
+    let said = header.and_then(|code| country(&code));
     said.or_else(|| config.countries.as_ref()?.of(address))
 }

@@ -71,7 +71,9 @@ async fn agents_and_ways_here_are_told_and_bots_are_kept_apart() {
     let mut cluster = Cluster::builder().start().await.unwrap();
     let site = Site::new(&cluster, "shop");
     let now = site.now;
-    site.send(&[("user-agent", CHROME)], "1", json!({"page": "/", "referrer": "google.com", "entry": true})).await;
+    // Nobody said that a header of countries is the proxy's.
+    let claimed = ("cf-ipcountry", "FR");
+    site.send(&[("user-agent", CHROME), claimed], "1", json!({"page": "/", "referrer": "google.com", "entry": true})).await;
     site.send(&[("user-agent", SAFARI)], "2", json!({"page": "/", "entry": true})).await;
     let address = "https://shop.example/sale?session=secret&utm_source=spring&utm_medium=email";
     site.send(&[("user-agent", SAFARI)], "3", json!({"page": address})).await;
@@ -96,6 +98,7 @@ async fn agents_and_ways_here_are_told_and_bots_are_kept_apart() {
     assert_eq!(site.by("events", "os").await, counts(&[("Windows", 2), ("iOS", 2)]));
     assert_eq!(site.by("events", "device").await, counts(&[("desktop", 2), ("mobile", 2)]));
     assert_eq!(site.by("page_views", "bot").await, counts(&[("GPTBot", 2), ("HeadlessChrome", 1)]));
+    assert_eq!(site.by("events", "country").await, counts(&[]));
     let channels = counts(&[("ai", 1), ("direct", 1), ("email", 1), ("search", 1)]);
     assert_eq!(site.by("events", "channel").await, channels);
     let sources = counts(&[("(direct)", 1), ("ChatGPT", 1), ("Google", 1), ("spring", 1)]);
