@@ -160,11 +160,10 @@ impl Agent {
         let headless = hints.brands.contains("\"HeadlessChrome\"").then_some("HeadlessChrome");
         let bot = bot.or(headless).or_else(|| says_bot(agent).then_some(OTHER_BOT));
         let mut found = Agent { bot: bot.map(Cow::Borrowed), ..Agent::default() };
-        if agent.starts_with("Mozilla/") {
-            found.device = Some(Device::of(agent));
-        } else if !agent.starts_with("Opera/") && !agent.starts_with("Dalvik/") {
+        if !is_browser(agent) {
             return found;
         }
+        found.device = agent.starts_with("Mozilla/").then(|| Device::of(agent));
         let name = |names: &[(&str, &'static str)], rank: usize| names.get(rank).map(|(_, name)| Cow::Borrowed(*name));
         found.browser = name(BROWSERS, browser);
         found.os = name(SYSTEMS, system);
@@ -180,6 +179,13 @@ impl Agent {
             found.os = PLATFORMS.iter().find(|(known, _)| *known == said).map(|(_, name)| Cow::Borrowed(*name));
         }
         found
+    }
+
+    /// The same of who sent a request. What is no browser, and has no `Origin` as a page's requests have, is a server, whatever it calls itself:
+    /// a bot of a chat sends what people did there.
+    pub fn of_sender(agent: &str, hints: Hints<'_>, has_origin: bool) -> Self {
+        let found = Agent::of(agent, hints);
+        if has_origin || is_browser(agent) { found } else { Agent { bot: None, ..found } }
     }
 
     /// Writes `u8 device`, and where names are, too, `str browser ‖ str os ‖ str bot`, empty where there is none.
@@ -242,6 +248,11 @@ impl Device {
             Device::Tablet => "tablet",
         }
     }
+}
+
+/// Whether an agent begins as those of browsers do, and of apps that show pages.
+fn is_browser(agent: &str) -> bool {
+    ["Mozilla/", "Opera/", "Dalvik/"].iter().any(|begin| agent.starts_with(begin))
 }
 
 /// Whether a word ends in `bot`, `crawler` or `spider`; Cubot makes phones.

@@ -219,7 +219,7 @@ fn visitor(request: &Request, config: &Config, client: &ClientId) -> Visitor {
     Visitor {
         hash: hasher.finish(),
         country: country_of(request, config, &address),
-        agent: Agent::of(&agent, Hints { brands: &brands, platform: &platform }),
+        agent: Agent::of_sender(&agent, Hints { brands: &brands, platform: &platform }, get("origin").is_some()),
     }
 }
 

@@ -85,15 +85,17 @@ async fn agents_and_ways_here_are_told_and_bots_are_kept_apart() {
     site.send(&[("user-agent", "python-requests/2.32.5")], "6", fields).await;
     site.send(&[("user-agent", "python-requests/2.32.5")], "7", json!({"page": "/", "user_id": "u"})).await;
     site.send(&[("user-agent", "curl/8.16.0")], "8", json!({"page": "/", "user_agent": GPTBOT})).await;
+    let discord = ("user-agent", "DiscordBot (https://github.com/discord/discord.js, 14.22.1)");
+    site.send(&[discord], "9", json!({"page": "/", "user_id": "u"})).await;
 
     // What isn't cut is applied again from the log.
     cluster.edge.kill();
     cluster.edge.start().await.unwrap();
     let site = Site { cluster: &cluster, client: ClientId::new("shop").unwrap(), now };
-    site.reaches("received:accepted", 8).await;
+    site.reaches("received:accepted", 9).await;
     site.reaches("received:bot", 3).await;
-    site.reaches("events", 5).await;
-    assert_eq!(site.by("events", "page").await, counts(&[("/", 4), ("/sale", 1)]));
+    site.reaches("events", 6).await;
+    assert_eq!(site.by("events", "page").await, counts(&[("/", 5), ("/sale", 1)]));
     assert_eq!(site.by("events", "browser").await, counts(&[("Chrome", 2), ("Safari", 2)]));
     assert_eq!(site.by("events", "os").await, counts(&[("Windows", 2), ("iOS", 2)]));
     assert_eq!(site.by("events", "device").await, counts(&[("desktop", 2), ("mobile", 2)]));

@@ -106,6 +106,19 @@ fn hints_say_what_an_agent_does_not() {
 }
 
 #[test]
+fn a_server_is_no_bot_whatever_it_is_called() {
+    let discord = "DiscordBot (https://github.com/discord/discord.js, 14.22.1)";
+    let adsbot = "AdsBot-Google (+http://www.google.com/adsbot.html)";
+    let crawler = "Mozilla/5.0 (compatible; Nobody-Knows-Bot/0.1)";
+    for (agent, has_origin, is_bot) in
+        [(discord, false, false), ("MyShop-bot/1.0", false, false), (adsbot, true, true), (crawler, false, true)]
+    {
+        assert!(of(agent).bot.is_some(), "{agent} as an event's own");
+        assert_eq!(Agent::of_sender(agent, Hints::default(), has_origin).bot.is_some(), is_bot, "{agent}");
+    }
+}
+
+#[test]
 fn each_bot_is_known_by_its_texts_under_a_name_that_a_header_takes() {
     let mut lines = 0;
     for line in include_str!("../../data/bots.tsv").lines() {
