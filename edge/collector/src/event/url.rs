@@ -9,6 +9,10 @@ use crate::channel::is_click;
 
 /// An address with a host.
 struct Url<'a> {
+    /// All before the query.
+    before: &'a str,
+    /// Whether it is a site's, whose pages are paths. An app's tells its screens apart as it likes, and often by the host.
+    is_site: bool,
     host: &'a str,
     path: &'a str,
     query: &'a str,
@@ -17,29 +21,36 @@ struct Url<'a> {
 impl<'a> Url<'a> {
     /// Reads `scheme://authority/path?query#fragment`.
     fn read(text: &'a str) -> Option<Self> {
-        let (scheme, rest) = text.split_once("://")?;
+        let (scheme, _) = text.split_once("://")?;
         if scheme.is_empty() || !scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b)) {
             return None;
         }
-        let rest = rest.split('#').next().unwrap_or_default();
-        let (before, query) = rest.split_once('?').unwrap_or((rest, ""));
-        let (authority, path) = before.split_at(before.find('/').unwrap_or(before.len()));
+        let is_site = ["http", "https"].iter().any(|site| scheme.eq_ignore_ascii_case(site));
+        let text = text.split('#').next().unwrap_or_default();
+        let (before, query) = text.split_once('?').unwrap_or((text, ""));
+        let rest = before.get(scheme.len() + "://".len()..).unwrap_or_default();
+        let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let host = authority.rsplit('@').next().unwrap_or_default();
         let host = host.split(':').next().unwrap_or_default();
-        Some(Url { host: host.strip_prefix("www.").unwrap_or(host), path, query })
+        Some(Url { before, is_site, host: host.strip_prefix("www.").unwrap_or(host), path, query })
     }
 }
 
 impl<'a> Fields<'a> {
-    /// Takes addresses apart: a page is a path, without the query, which may name whoever has it; a referrer is another site's host.
-    /// What the event says by itself stays. Lenient fields with more than can be taken are absent.
+    /// Takes addresses apart: a page is a site's path, or an app's address, without the query, which may name whoever has it; a referrer is
+    /// another site's host. What the event says by itself stays. Lenient fields with more than can be taken are absent.
     pub(super) fn take_apart(&mut self) {
         let page = self.texts[Field::Page as usize].take_if(|page| Url::read(page).is_some());
         let address = page.or_else(|| self.texts[Field::Url as usize].take());
         if let Some(address) = &address
             && let Some(url) = Url::read(address)
         {
-            self.put_missing(Field::Page, if url.path.is_empty() { "/" } else { url.path });
+            let page = match url.path {
+                _ if !url.is_site => url.before,
+                "" => "/",
+                path => path,
+            };
+            self.put_missing(Field::Page, page);
             for (name, value) in form_urlencoded::parse(url.query.as_bytes()) {
                 match &*name {
                     "utm_source" => self.put_missing(Field::UtmSource, &value),
@@ -108,6 +119,12 @@ mod tests {
             (r#""referrer":"news.example""#.into(), [None, None, None, None, None, Some("news.example")]),
             (r#""url":"not an address","utm_medium":[1]"#.into(), [None; 6]),
             (format!(r#""url":"{long}","browser":"{long}""#), [Some("/long"), None, None, None, None, None]),
+            (
+                r#""page":"myapp://a/b?token=secret&utm_source=x#top","referrer":"MyApp://a""#.into(),
+                [Some("myapp://a/b"), Some("x"), None, None, None, None],
+            ),
+            (r#""url":"myapp://a""#.into(), [Some("myapp://a"), None, None, None, None, None]),
+            (r#""page":"HTTPS://shop.example/a""#.into(), [Some("/a"), None, None, None, None, None]),
             (r#""page":"://x""#.into(), [Some("://x"), None, None, None, None, None]),
         ] {
             let json = format!("{{{base},{fields}}}");
