@@ -149,6 +149,7 @@ function originOf(referrer: string): object {
     utm_source: said("utm_source"),
     utm_medium: said("utm_medium"),
     utm_campaign: said("utm_campaign"),
-    click: /[?&](\w+clk?id|[gw]braid)=/.exec(location.search)?.[1],
+    // gclid, msclkid, gbraid, li_fat_id, rdt_cid, igshid and others: the edge tells which it knows.
+    click: /[?&](\w+(clk?|_fat_|dt_c|gsh|bra)id)=/.exec(location.search)?.[1],
   };
 }

@@ -96,6 +96,19 @@ describe('the SDK', { concurrency: 6 }, () => {
     await stage.counted(client, 'page', { '/nopages/two': 1 });
   });
 
+  test('of an address with a click id its name is told, and never the id', async () => {
+    const { open, sent } = await visitor('clicks');
+    const page = await open('/?post_id=1&chat_id=2');
+    const ids = ['gclid', 'gbraid', 'wbraid', 'msclkid', 'yclid', 'ttclid', 'twclid', 'li_fat_id', 'rdt_cid', 'fbclid', 'igshid'];
+    for (const id of ids) {
+      await settled(page);
+      await page.goto(`${shop.url}/clicks/?post_id=1&${id}=private`);
+    }
+    await settled(page);
+    assert.deepEqual(sent().map(({ click }) => click), [undefined, ...ids]);
+    assert.ok(!JSON.stringify(sent()).includes('private'));
+  });
+
   test('where a visitor comes from is told by host, once', async () => {
     const { client, open, sent } = await visitor('referrer');
     const news = await site('news.test', () => ({ body: `<a href="${shop.url}/referrer/?utm_campaign=spring">shop</a>` }));
