@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use catchment_cells::ClientId;
 use catchment_cells::credential::{Identity, WriteKey};
-use catchment_cells::limits::REQUEST_EVENTS_MAX;
 use catchment_harness::Cluster;
 use jiff::Timestamp;
 use reqwest::{Client, Response, StatusCode};
@@ -17,18 +16,21 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const HOUR_MS: i64 = 3_600_000;
 /// Requests in flight at a time.
 const PARALLEL: usize = 4;
-/// More than the outbox takes, with events of nine cells each: some 240 frames of about 1,600 events.
+/// More than the outbox takes, with a frame for a request or two.
 const REQUESTS_MAX: usize = 1_000;
+/// Events of a request, and what makes a value long: together, nearly as many bytes as a request may have.
+const EVENTS: usize = 500;
+const PADDING: usize = 170;
 
-/// Events that each have values of their own in every cube, so that few of them fill a frame.
+/// Events that each have long values of their own in every cube, so that few of them fill a frame.
 fn batch(n: usize, at: &str) -> String {
     let event = |i: usize| {
-        let id = format!("{n}-{i}");
+        let id = format!("{n}-{i}-{:x<PADDING$}", "");
         format!(
-            r#"{{"event_id":"{id}","event_type":"t{id}","timestamp":"{at}","page":"{id}","country":"{id}","device":"{id}","plan":"{id}","referrer":"{id}","category":"{id}","product":"{id}"}}"#
+            r#"{{"event_id":"{n}-{i}","event_type":"t{id}","timestamp":"{at}","page":"{id}","country":"{id}","device":"{id}","plan":"{id}","referrer":"{id}","category":"{id}","product":"{id}"}}"#
         )
     };
-    format!("[{}]", (0..REQUEST_EVENTS_MAX).map(event).collect::<Vec<_>>().join(","))
+    format!("[{}]", (0..EVENTS).map(event).collect::<Vec<_>>().join(","))
 }
 
 async fn post(http: &Client, url: &str, n: usize, at: &str) -> Response {
@@ -72,7 +74,7 @@ async fn an_edge_whose_home_is_away_says_when_it_is_full_and_loses_nothing() {
     for (n, answer) in sending.join_all().await {
         sort(n, &answer, &mut taken, &mut refused);
     }
-    println!("{} requests of {REQUEST_EVENTS_MAX} events taken, {} refused", taken.len(), refused.len());
+    println!("{} requests of {EVENTS} events taken, {} refused", taken.len(), refused.len());
     assert!(!refused.is_empty(), "the edge never said that it is full");
     // One client alone fills no pool.
     assert_eq!(post(&http, &others, 0, &at).await.status(), StatusCode::ACCEPTED);
@@ -83,12 +85,12 @@ async fn an_edge_whose_home_is_away_says_when_it_is_full_and_loses_nothing() {
     let api = cluster.api(&client);
     let now = Timestamp::now().as_millisecond().div_euclid(HOUR_MS) * HOUR_MS;
     let span = (now - HOUR_MS, now + 2 * HOUR_MS);
-    api.reaches("events", span, (taken.len() * REQUEST_EVENTS_MAX) as u64, PATIENCE).await.unwrap();
+    api.reaches("events", span, (taken.len() * EVENTS) as u64, PATIENCE).await.unwrap();
     for n in refused {
         assert_eq!(post(&http, &url, n, &at).await.status(), StatusCode::ACCEPTED);
         taken.insert(n);
     }
-    api.reaches("events", span, (taken.len() * REQUEST_EVENTS_MAX) as u64, PATIENCE).await.unwrap();
+    api.reaches("events", span, (taken.len() * EVENTS) as u64, PATIENCE).await.unwrap();
 }
 
 fn sort(n: usize, answer: &Response, taken: &mut BTreeSet<usize>, refused: &mut BTreeSet<usize>) {
