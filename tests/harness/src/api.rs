@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use catchment_cells::merged;
 use jiff::Timestamp;
 use serde::{Deserialize, Deserializer, de};
 
@@ -115,11 +116,41 @@ impl Api {
 
     /// Asks, and hands out status and body as they are.
     pub async fn raw(&self, question: &Question) -> Result<(u16, String)> {
-        let url = format!("{}/api/v1/metrics?{}", self.url, question.text());
-        let request = self.http.get(url).bearer_auth(&self.key).timeout(Duration::from_secs(30));
-        let answer = request.send().await.map_err(Failure::at("asking the aggregator"))?;
+        let answer = self.send(self.http.get(self.metrics(question))).await?;
         let status = answer.status().as_u16();
         Ok((status, answer.text().await.map_err(Failure::at("asking the aggregator"))?))
+    }
+
+    /// Asks for the cells that answer: their bytes.
+    pub async fn cells(&self, question: &Question) -> Result<bytes::Bytes> {
+        let request = self.http.get(self.metrics(question)).header("accept", merged::MEDIA_TYPE);
+        let answer = self.send(request).await?;
+        let (status, of) = (answer.status().as_u16(), answer.headers().get("content-type").cloned());
+        let body = answer.bytes().await.map_err(Failure::at("asking the aggregator"))?;
+        if status != 200 || of.is_none_or(|of| of != merged::MEDIA_TYPE) {
+            return Err(Failure(format!("the aggregator answers {status}: {}", String::from_utf8_lossy(&body))));
+        }
+        Ok(body)
+    }
+
+    /// Asks several questions at once: `{"questions":[…]}`.
+    pub async fn several(&self, questions: &serde_json::Value) -> Result<serde_json::Value> {
+        let answer = self.send(self.http.post(format!("{}/api/v1/metrics", self.url)).json(questions)).await?;
+        let status = answer.status();
+        let body = answer.text().await.map_err(Failure::at("asking the aggregator"))?;
+        if !status.is_success() {
+            return Err(Failure(format!("the aggregator answers {status}: {body}")));
+        }
+        serde_json::from_str(&body).map_err(Failure::at("reading answers"))
+    }
+
+    fn metrics(&self, question: &Question) -> String {
+        format!("{}/api/v1/metrics?{}", self.url, question.text())
+    }
+
+    async fn send(&self, request: reqwest::RequestBuilder) -> Result<reqwest::Response> {
+        let request = request.bearer_auth(&self.key).timeout(Duration::from_secs(30));
+        request.send().await.map_err(Failure::at("asking the aggregator"))
     }
 
     /// A metric that is a count, over a span.

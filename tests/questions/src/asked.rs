@@ -5,6 +5,7 @@ use catchment_harness::{Question, Random};
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
+use serde_json::{Value, json};
 
 use crate::sql::OTHER;
 
@@ -14,6 +15,8 @@ pub(crate) const DAY: i64 = 24 * HOUR;
 /// Rows of an answer, at most, roughly.
 const ROWS_MAX: i64 = 1_500;
 const METRICS_MAX: usize = 5;
+/// Buckets of a window, at most.
+const WINDOW_MAX: u64 = 30;
 
 /// A question.
 #[derive(Debug, Clone, PartialEq)]
@@ -22,6 +25,10 @@ pub(crate) struct Asked {
     pub(crate) metrics: Vec<Metric>,
     pub(crate) time: Time,
     pub(crate) granularity: Granularity,
+    /// How many buckets each row is about: its own, and those before it.
+    pub(crate) window: i64,
+    /// Whether it is compared with the period before.
+    pub(crate) compared: bool,
     pub(crate) group_by: Vec<String>,
     pub(crate) filters: Vec<Filter>,
     /// By default, by the first metric.
@@ -50,6 +57,8 @@ pub(crate) enum Metric {
     Received(String),
     /// Of a measure.
     Of(Stat, String),
+    /// Its name, what is divided, and by what.
+    Ratio(String, Box<Metric>, Box<Metric>),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,7 +85,7 @@ pub(crate) enum Granularity {
     Each(i64, Unit),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Unit {
     Minute,
     Hour,
@@ -130,7 +139,17 @@ impl Metric {
                 Stat::Max => format!("max:{measure}"),
                 Stat::Quantile(hundredths) => format!("p{hundredths}:{measure}"),
             },
+            Metric::Ratio(name, ..) => name.clone(),
         }
+    }
+
+    /// Itself, or both of a ratio: what is divided, then by what.
+    pub(crate) fn terms(&self) -> impl Iterator<Item = &Metric> {
+        let (one, over) = match self {
+            Metric::Ratio(_, of, over) => (&**of, Some(&**over)),
+            metric => (metric, None),
+        };
+        std::iter::once(one).chain(over)
     }
 
     /// The one value of a dimension that it counts.
@@ -139,6 +158,8 @@ impl Metric {
             Metric::PageViews => Some(("event_type", "page_view")),
             Metric::Count(event_type) | Metric::UsersOf(event_type) => Some(("event_type", event_type)),
             Metric::Received(reason) => Some(("reason", reason)),
+            // All that divides is about all events.
+            Metric::Ratio(_, of, _) => of.only(),
             _ => None,
         }
     }
@@ -189,6 +210,70 @@ impl Unit {
     }
 }
 
+impl Granularity {
+    /// The start of the bucket that a minute lies in, of a question that starts at another. All is UTC.
+    pub(crate) fn bucket(self, minute: i64, start: i64) -> i64 {
+        match self {
+            Granularity::All => start,
+            Granularity::Each(n, Unit::Month) => {
+                Unit::Month.start(minute, -(month(minute) - month(start)).rem_euclid(n))
+            }
+            Granularity::Each(n, unit) => {
+                let length = n * unit.minutes();
+                // Counted from midnight, or if longer than a day, from that of the first.
+                let from = if length <= DAY { Unit::Day.start(minute, 0) } else { unit.max(Unit::Day).start(start, 0) };
+                minute - (minute - from).rem_euclid(length)
+            }
+        }
+    }
+
+    /// The end of the bucket that starts at a minute, of a question that ends at another.
+    fn end(self, bucket: i64, end: i64) -> i64 {
+        match self {
+            Granularity::All => end,
+            Granularity::Each(n, unit) if unit < Unit::Day && n * unit.minutes() < DAY => {
+                // Midnight cuts it.
+                (bucket + n * unit.minutes()).min(Unit::Day.start(bucket, 1))
+            }
+            _ => self.after(bucket, 1),
+        }
+    }
+
+    /// As it is written, so many times.
+    fn text(self, times: i64) -> String {
+        match self {
+            Granularity::All => "all".into(),
+            Granularity::Each(n, unit) => match (n * times, unit) {
+                // In another unit, where there is one.
+                (n, Unit::Minute) if times > 1 && n % HOUR == 0 => format!("{}h", n / HOUR),
+                (n, Unit::Hour) if times > 1 && n % 24 == 0 => format!("{}d", n / 24),
+                (n, Unit::Day) if times > 1 && n % 7 == 0 => format!("{}w", n / 7),
+                (n, unit) => format!("{n}{}", unit.suffix()),
+            },
+        }
+    }
+
+    /// The start of the bucket so many after the one that starts at a minute, where all are as long.
+    fn after(self, bucket: i64, buckets: i64) -> i64 {
+        match self {
+            Granularity::All => bucket,
+            Granularity::Each(n, Unit::Month) => Unit::Month.start(bucket, n * buckets),
+            Granularity::Each(n, unit) => bucket + n * unit.minutes() * buckets,
+        }
+    }
+
+    /// Whether each bucket is as long as the others, but for what the calendar does to months.
+    fn is_even(self) -> bool {
+        match self {
+            Granularity::All => false,
+            Granularity::Each(n, unit) => {
+                let length = n * unit.minutes();
+                length >= DAY || DAY % length == 0
+            }
+        }
+    }
+}
+
 /// Months from 1970 to the one that a minute lies in.
 pub(crate) fn month(minute: i64) -> i64 {
     let zoned = Timestamp::from_second(minute * 60).unwrap_or_default().to_zoned(TimeZone::UTC);
@@ -220,6 +305,23 @@ impl Filter {
             },
             Filter::All(filters) => joined(filters, " and "),
             Filter::Any(filters) => joined(filters, " or "),
+        }
+    }
+
+    /// The same as it is sent in JSON.
+    fn json(&self) -> Value {
+        let all = |filters: &[Filter]| filters.iter().map(Filter::json).collect::<Vec<_>>();
+        match self {
+            Filter::Plain(dimension, value) => json!(format!("{dimension}:{value}")),
+            Filter::Is(dimension, value) => json!({"dimension": dimension, "is": value}),
+            Filter::Prefix(dimension, value) => json!({"dimension": dimension, "prefix": value}),
+            Filter::In(dimension, values) => json!({"dimension": dimension, "in": values}),
+            Filter::Not(filter) => match &**filter {
+                Filter::Is(dimension, value) => json!({"dimension": dimension, "is_not": value}),
+                filter => json!({"not": filter.json()}),
+            },
+            Filter::All(filters) => json!({"and": all(filters)}),
+            Filter::Any(filters) => json!({"or": all(filters)}),
         }
     }
 
@@ -273,10 +375,7 @@ impl Asked {
     pub(crate) fn question(&self) -> Question {
         let names: Vec<String> = self.metrics.iter().map(Metric::name).collect();
         let names: Vec<&str> = names.iter().map(String::as_str).collect();
-        let granularity = match self.granularity {
-            Granularity::All => "all".into(),
-            Granularity::Each(n, unit) => format!("{n}{}", unit.suffix()),
-        };
+        let granularity = self.granularity.text(1);
         let mut question = match self.time {
             Time::Between(start, end) => Question::of(&names, start * MINUTE_MS, end * MINUTE_MS, &granularity),
             Time::Last(n, unit) => Question::last(&names, &format!("{n}{}", unit.suffix()), &granularity),
@@ -287,14 +386,93 @@ impl Asked {
         for filter in &self.filters {
             question = question.with("filter", filter.text());
         }
-        if let Some(Order { metric, ascending }) = self.order {
+        for (name, value) in self.once() {
+            question = question.with(name, value);
+        }
+        question
+    }
+
+    /// The same as it is sent in JSON, among others.
+    pub(crate) fn json(&self) -> Value {
+        let names: Vec<String> = self.metrics.iter().map(Metric::name).collect();
+        let filters: Vec<Value> = self.filters.iter().map(Filter::json).collect();
+        let mut json = json!({"metric": names, "granularity": self.granularity.text(1)});
+        let time = |minute| Timestamp::from_second(minute * 60).unwrap_or_default().to_string();
+        match self.time {
+            Time::Between(start, end) => (json["start"], json["end"]) = (time(start).into(), time(end).into()),
+            Time::Last(n, unit) => json["last"] = format!("{n}{}", unit.suffix()).into(),
+        }
+        // One value is a list's, or stands by itself.
+        let list = |values: Vec<Value>| if let [one] = &values[..] { one.clone() } else { Value::Array(values) };
+        if !self.group_by.is_empty() {
+            json["group_by"] = list(self.group_by.iter().map(|name| name.as_str().into()).collect());
+        }
+        if !filters.is_empty() {
+            json["filter"] = list(filters);
+        }
+        for (name, value) in self.once() {
+            json[name] = value.parse::<u64>().map_or(value.into(), Value::from);
+        }
+        json
+    }
+
+    /// Parameters that are given once, if at all.
+    fn once(&self) -> Vec<(&'static str, String)> {
+        let order = self.order.map(|Order { metric, ascending }| {
             let by = metric.map_or("group".into(), |metric| self.metrics[metric].name());
-            question = question.with("order", format!("{by} {}", if ascending { "asc" } else { "desc" }));
+            ("order", format!("{by} {}", if ascending { "asc" } else { "desc" }))
+        });
+        let window = (self.window > 1).then(|| ("window", self.granularity.text(self.window)));
+        let compare = self.compared.then(|| ("compare", "previous".into()));
+        let limit = self.limit.map(|limit| ("limit", limit.to_string()));
+        [order, window, compare, limit].into_iter().flatten().collect()
+    }
+
+    /// The starts of the rows' buckets, ascending, of a range of minutes; each with the minutes that the row is about.
+    pub(crate) fn buckets(&self, (start, end): (i64, i64)) -> Vec<(i64, (i64, i64))> {
+        // A row of a window is about all of its buckets, also where the range begins within the first.
+        let from = |bucket| match self.window {
+            1 => start.max(bucket),
+            window => self.granularity.after(bucket, 1 - window),
+        };
+        let mut buckets: Vec<(i64, (i64, i64))> = Vec::new();
+        let mut bucket = self.granularity.bucket(start, start);
+        while bucket < end {
+            let next = self.granularity.end(bucket, end);
+            buckets.push((bucket, (from(bucket), next.min(end))));
+            bucket = next;
         }
-        match self.limit {
-            Some(limit) => question.with("limit", limit),
-            None => question,
+        buckets
+    }
+
+    /// All minutes that it is about, of a range of minutes: windows begin before it does.
+    pub(crate) fn reads(&self, (start, end): (i64, i64)) -> (i64, i64) {
+        match self.window {
+            1 => (start, end),
+            window => (self.granularity.after(self.granularity.bucket(start, start), 1 - window), end),
         }
+    }
+
+    /// The period before a range of minutes: of as many months where it is of whole months and isn't cut into weeks, else of as many
+    /// minutes.
+    pub(crate) fn before(&self, (start, end): (i64, i64)) -> (i64, i64) {
+        let is_month = |minute| Unit::Month.start(minute, 0) == minute;
+        let by_weeks = matches!(self.granularity, Granularity::Each(_, Unit::Week));
+        if !by_weeks && is_month(start) && is_month(end) {
+            return (Unit::Month.start(start, month(start) - month(end)), start);
+        }
+        (2 * start - end, start)
+    }
+
+    /// Whether a range of minutes and the one before both start with a bucket, so that they can be compared.
+    fn is_comparable(&self, range: (i64, i64)) -> bool {
+        [range, self.before(range)].iter().all(|(start, _)| self.granularity.bucket(*start, *start) == *start)
+    }
+
+    /// Whether merged cells answer it, which are of all events, without windows, and compared with nothing.
+    pub(crate) fn is_of_cells(&self) -> bool {
+        let is_of_all = |metric: &Metric| metric.only().is_none() && !matches!(metric, Metric::Ratio(..));
+        self.window == 1 && !self.compared && self.metrics.iter().all(is_of_all)
     }
 
     /// The first minute, and the one after the last, at a time in ms.
@@ -394,7 +572,32 @@ impl Asked {
             ascending: one_in(random, 2),
         });
         let order = order.filter(|_| !group_by.is_empty());
-        Asked { metrics, time, granularity, group_by, filters, order, limit }
+        let window = if one_in(random, 4) { granularity.window(random) } else { 1 };
+        let asked = Asked { metrics, time, granularity, window, compared: false, group_by, filters, order, limit };
+        if !facts.received && one_in(random, 4) { asked.compared() } else { asked }
+    }
+
+    /// The same, compared with the period before, if it can be: where it is about times that are told, some are moved to where buckets
+    /// start.
+    fn compared(self) -> Asked {
+        let (is_comparable, time) = match self.time {
+            Time::Between(start, end) => {
+                let start = self.granularity.bucket(start, start);
+                let last = self.granularity.bucket(end - 1, start);
+                let end = if self.is_comparable((start, end)) { end } else { self.granularity.end(last, end) };
+                (self.is_comparable((start, end)), Time::Between(start, end))
+            }
+            // Whenever that is: all begin together.
+            Time::Last(_, unit) => {
+                let starts_together = match self.granularity {
+                    Granularity::All => true,
+                    Granularity::Each(1, each) => each <= unit && (each, unit) != (Unit::Week, Unit::Month),
+                    Granularity::Each(..) => false,
+                };
+                (starts_together, self.time)
+            }
+        };
+        if is_comparable { Asked { compared: true, time, ..self } } else { self }
     }
 }
 
@@ -407,25 +610,47 @@ impl Metric {
         if facts.received {
             return Metric::Received(value(random, "reason").unwrap_or_default());
         }
-        let kinds = if facts.measures.is_empty() { 6 } else { 12 };
+        let kinds = if facts.measures.is_empty() { 7 } else { 13 };
         match random.between(0, kinds) {
             0 => Metric::Events,
             1 => Metric::PageViews,
             2 => value(random, "event_type").map_or(Metric::Events, Metric::Count),
             3 | 4 => Metric::Users,
             5 => value(random, "event_type").map_or(Metric::Users, Metric::UsersOf),
+            6 => {
+                let event_type = value(random, "event_type").unwrap_or_else(|| "revenue".into());
+                let revenue = facts.measures.iter().find_map(|measure| measure.strip_prefix("revenue_"));
+                Metric::ratio(random, event_type, revenue)
+            }
             kind => {
                 let stat = match kind {
-                    6 => Stat::Sum,
-                    7 => Stat::Avg,
-                    8 => Stat::Min,
-                    9 => Stat::Max,
+                    7 => Stat::Sum,
+                    8 => Stat::Avg,
+                    9 => Stat::Min,
+                    10 => Stat::Max,
                     _ if one_in(random, 4) => Stat::Quantile(random.between(1, 100) as u32),
                     _ => Stat::Quantile(*pick(random, &[50, 95, 99])),
                 };
                 Metric::Of(stat, pick(random, &facts.measures).clone())
             }
         }
+    }
+
+    /// A ratio, as docs/FORMATS.md defines them.
+    fn ratio(random: &mut Random, event_type: String, revenue: Option<&str>) -> Metric {
+        let (name, of, over) = match random.between(0, if revenue.is_some() { 6 } else { 5 }) {
+            0 => ("error_rate".into(), Metric::Count("error".into()), Metric::Events),
+            1 => ("conversion_rate".into(), Metric::UsersOf("revenue".into()), Metric::Users),
+            2 => (format!("conversion_rate:{event_type}"), Metric::UsersOf(event_type), Metric::Users),
+            3 => ("views_per_user".into(), Metric::PageViews, Metric::Users),
+            4 => ("events_per_user".into(), Metric::Events, Metric::Users),
+            _ => {
+                let currency = revenue.unwrap_or("EUR");
+                let sum = Metric::Of(Stat::Sum, format!("revenue_{currency}"));
+                (format!("revenue_per_user:{currency}"), sum, Metric::Users)
+            }
+        };
+        Metric::Ratio(name, of.into(), over.into())
     }
 }
 
@@ -489,6 +714,21 @@ impl Granularity {
         }
         Granularity::All
     }
+
+    /// A window of several buckets; of one, where it can't slide.
+    fn window(self, random: &mut Random) -> i64 {
+        let Granularity::Each(n, unit) = self else { return 1 };
+        let longest = match unit {
+            Unit::Minute => 10_080,
+            Unit::Hour => 8_784,
+            Unit::Day => 3_660,
+            Unit::Week => 520,
+            Unit::Month => 120,
+        };
+        let most = if one_in(random, 4) { WINDOW_MAX } else { 7 };
+        let window = random.between(2, most + 1) as i64;
+        if self.is_even() && n * window <= longest { window } else { 1 }
+    }
 }
 
 /// Whether some cube has all these dimensions, and digests where they are needed.
@@ -524,7 +764,7 @@ pub(crate) mod tests {
                 ("country".into(), values(&["US", "it's"])),
                 ("page".into(), values(&["/", "(other)"])),
             ],
-            measures: vec!["price".into()],
+            measures: vec!["revenue_EUR".into()],
             live: true,
             received: false,
         }
@@ -544,6 +784,28 @@ pub(crate) mod tests {
         ] {
             assert_eq!(unit.start(at, n), minute(start), "{unit:?} {n}");
         }
+    }
+
+    #[test]
+    fn rows_are_about_their_windows() {
+        let mut asked = Asked::random(&mut Random::new(1), &facts());
+        asked.granularity = Granularity::Each(20, Unit::Minute);
+        for (window, first) in [(1, (40, (50, 60))), (3, (40, (0, 60)))] {
+            asked.window = window;
+            let buckets = asked.buckets((50, 90));
+            assert_eq!(buckets.first(), Some(&first));
+            assert_eq!(buckets.last().map(|(bucket, (_, to))| (*bucket, *to)), Some((80, 90)));
+            assert_eq!(asked.reads((50, 90)).0, if window == 1 { 50 } else { 0 });
+        }
+        // Midnight cuts a bucket that doesn't fill the day.
+        (asked.granularity, asked.window) = (Granularity::Each(1_000, Unit::Minute), 1);
+        let starts = asked.buckets((0, 2 * DAY)).into_iter().map(|(bucket, _)| bucket).collect::<Vec<_>>();
+        assert_eq!(starts, [0, 1_000, DAY, DAY + 1_000]);
+        // 2024-02-01 and 2024-03-01, and January before them.
+        let months = (19_754 * DAY, 19_783 * DAY);
+        assert_eq!(asked.before(months), (19_723 * DAY, 19_754 * DAY));
+        asked.granularity = Granularity::Each(1, Unit::Week);
+        assert_eq!(asked.before(months), (19_725 * DAY, 19_754 * DAY));
     }
 
     #[test]
@@ -591,6 +853,16 @@ pub(crate) mod tests {
                 Time::Between(start, _) if start % HOUR != 0 => "odd start",
                 Time::Between(..) => "even start",
             });
+            if asked.window > 1 {
+                see("window");
+            }
+            if asked.compared {
+                see("compared");
+                assert!(asked.is_comparable(asked.minutes(1_708_000_000_000)), "{asked:?}");
+            }
+            if asked.is_of_cells() {
+                see("of cells");
+            }
             see(match asked.granularity {
                 Granularity::All => "all",
                 Granularity::Each(1, _) => "each",
@@ -602,9 +874,9 @@ pub(crate) mod tests {
             let question = asked.question().text();
             assert!(question.contains("granularity=") && !question.contains(' '), "{question}");
         }
-        // Metrics but for quantiles, groups, filters, orders, times, and granularities.
+        // Metrics and ratios but for quantiles, what is done with buckets, groups, filters, orders, times, and granularities.
         let quantile = |name: &String| name[1..].parse::<u32>().is_ok();
         seen.retain(|name| !name.starts_with('p') || !quantile(name));
-        assert_eq!(seen.len(), 8 + 3 + 7 + 2 + 8 + 3 + 5, "{seen:?}");
+        assert_eq!(seen.len(), 8 + 5 + 3 + 3 + 7 + 2 + 8 + 3 + 5, "{seen:?}");
     }
 }

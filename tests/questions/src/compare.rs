@@ -1,12 +1,12 @@
 //! An answer held against the truth.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_cells::limits::{DIGEST_VALUES_MAX, USERS_COUPONS_MAX};
 use catchment_harness::{Answer, Failure, Result, Row, Value};
 use serde_json::Value as Json;
 
-use crate::asked::{Asked, MINUTE_MS, Metric, Stat};
+use crate::asked::{Asked, MINUTE_MS, Metric, Order, Stat};
 use crate::sql::OTHER;
 
 /// What readers of floating point numbers may be off by, of their magnitude.
@@ -21,8 +21,10 @@ const TOLD_MAX: usize = 5;
 pub(crate) struct Truth {
     /// The bucket's start, as a minute.
     pub(crate) bucket: i64,
+    /// That of its events: another one, in the period before.
+    pub(crate) events_in: i64,
     pub(crate) group: Option<String>,
-    /// By metric.
+    /// By metric, of a ratio both.
     pub(crate) figures: Vec<Exact>,
 }
 
@@ -39,7 +41,8 @@ pub(crate) struct Exact {
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Ranked {
     pub(crate) group: String,
-    pub(crate) first: Exact,
+    /// Both of a ratio.
+    pub(crate) first: Vec<Exact>,
     /// From 1 on.
     pub(crate) place: u64,
 }
@@ -53,6 +56,26 @@ pub(crate) struct Seen {
     pub(crate) equal: u64,
     pub(crate) users: Vec<Users>,
     pub(crate) quantiles: Vec<Quantile>,
+    /// Ratios and changes that aren't of counts and measures alone.
+    pub(crate) quotients: Vec<Quotient>,
+}
+
+/// A ratio, or a relative change.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct Quotient {
+    pub(crate) truth: f64,
+    pub(crate) answered: Value,
+}
+
+/// What is known of a figure.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Known {
+    /// All.
+    Exactly,
+    /// All, but that of few users two may share a coupon.
+    Nearly,
+    /// Its bounds.
+    Roughly,
 }
 
 /// Users of one row.
@@ -101,7 +124,8 @@ pub(crate) fn truths(rows: &[Vec<Json>]) -> Result<Vec<Truth>> {
     let truth = |row: &Vec<Json>| match &row[..] {
         [bucket, group, figures @ ..] => {
             let bucket = bucket.as_i64().ok_or_else(|| Failure(format!("no bucket: {row:?}")))?;
-            Ok(Truth { bucket, group: group.as_str().map(str::to_owned), figures: exacts(figures)? })
+            let group = group.as_str().map(str::to_owned);
+            Ok(Truth { bucket, events_in: bucket, group, figures: exacts(figures)? })
         }
         _ => Err(Failure(format!("no row of an answer: {row:?}"))),
     };
@@ -111,8 +135,8 @@ pub(crate) fn truths(rows: &[Vec<Json>]) -> Result<Vec<Truth>> {
 /// Reads what [`Sql::top`](crate::sql::Sql::top) gives.
 pub(crate) fn ranked(rows: &[Vec<Json>]) -> Result<Vec<Ranked>> {
     let ranked = |row: &Vec<Json>| match &row[..] {
-        [Json::String(group), figure @ .., place] if figure.len() == 2 && place.is_u64() => {
-            Ok(Ranked { group: group.clone(), first: exacts(figure)?[0], place: place.as_u64().unwrap_or_default() })
+        [Json::String(group), figures @ .., place] if place.is_u64() => {
+            Ok(Ranked { group: group.clone(), first: exacts(figures)?, place: place.as_u64().unwrap_or_default() })
         }
         _ => Err(Failure(format!("no ranked group: {row:?}"))),
     };
@@ -153,17 +177,21 @@ pub(crate) fn top(asked: &Asked, answered: &[&str], ranked: &[Ranked]) -> Top {
     let Some(metric) = asked.order().metric.map(|metric| &asked.metrics[metric]) else { return wrong() };
     // A value and half of its bounds, where it has some.
     let bound = |group: &Ranked| {
-        let value = figure(metric, group.first)?;
-        match metric {
-            metric if metric.is_users() && value <= USERS_COUPONS_MAX as f64 => Some((value, 1.0)),
-            metric if metric.is_users() => Some((value, USERS_BOUND * value)),
-            Metric::Of(Stat::Avg, _) => Some((value, ROUNDING * value.abs())),
-            _ => None,
-        }
+        let value = figure(metric, &group.first)?;
+        let off = match &group.first[..] {
+            // That of a quotient, the furthest up.
+            [of, over] => {
+                let terms: Vec<f64> =
+                    metric.terms().zip([of, over]).map(|(term, exact)| relative_bound(term, *exact)).collect();
+                (1.0 + terms[0]) / (1.0 - terms[1]) - 1.0
+            }
+            _ => relative_bound(metric, group.first[0]),
+        };
+        Some((value, off * value.abs()))
     };
     match metric {
         Metric::Of(Stat::Quantile(_), _) => return Top::Unknown,
-        Metric::Of(Stat::Avg, _) => {}
+        Metric::Of(Stat::Avg, _) | Metric::Ratio(..) => {}
         metric if metric.is_users() => {}
         _ => return wrong(),
     }
@@ -178,22 +206,81 @@ pub(crate) fn top(asked: &Asked, answered: &[&str], ranked: &[Ranked]) -> Top {
     Top::WithinBounds
 }
 
+/// Half of a figure's bounds, as a share of it.
+fn relative_bound(metric: &Metric, exact: Exact) -> f64 {
+    let value = exact.value.unwrap_or_default() as f64;
+    match metric {
+        metric if metric.is_users() && value <= USERS_COUPONS_MAX as f64 => 1.0 / value.max(2.0),
+        metric if metric.is_users() => USERS_BOUND,
+        _ => ROUNDING,
+    }
+}
+
 /// A figure in units.
-fn figure(metric: &Metric, exact: Exact) -> Option<f64> {
-    let value = exact.value?;
+fn figure(metric: &Metric, exacts: &[Exact]) -> Option<f64> {
+    if let Metric::Ratio(_, of, over) = metric {
+        let (of, over) = (figure(of, &exacts[..1])?, figure(over, &exacts[1..])?);
+        return (over > 0.0).then(|| of / over);
+    }
+    let value = exacts[0].value?;
     Some(match metric {
-        Metric::Of(Stat::Avg, _) => value as f64 / 1e6 / exact.n as f64,
+        Metric::Of(Stat::Avg, _) => value as f64 / 1e6 / exacts[0].n as f64,
         Metric::Of(..) => value as f64 / 1e6,
         _ => value as f64,
     })
 }
 
+/// What Catchment knows of a figure.
+fn known(metric: &Metric, exacts: &[Exact]) -> Known {
+    let of_term = |(term, exact): (&Metric, &Exact)| match term {
+        term if term.is_users() && exact.value <= Some(USERS_COUPONS_MAX as i128) => Known::Nearly,
+        term if term.is_users() => Known::Roughly,
+        Metric::Of(Stat::Quantile(_), _) if exact.n > DIGEST_VALUES_MAX as u64 => Known::Roughly,
+        _ => Known::Exactly,
+    };
+    metric.terms().zip(exacts).map(of_term).max().unwrap_or(Known::Exactly)
+}
+
+/// Each metric with its exact figure, or both of a ratio.
+fn by_metric<'a>(asked: &'a Asked, truth: &'a Truth) -> impl Iterator<Item = (&'a Metric, &'a [Exact])> {
+    let mut left = &truth.figures[..];
+    asked.metrics.iter().map(move |metric| {
+        let (exacts, rest) = left.split_at(metric.terms().count());
+        left = rest;
+        (metric, exacts)
+    })
+}
+
+/// Puts what is true of the period before beside a range of minutes: buckets are compared in their order, and what the other has none for
+/// stands nowhere.
+pub(crate) fn beside(asked: &Asked, minutes: (i64, i64), before: Vec<Truth>) -> Vec<Truth> {
+    let starts = |range| asked.buckets(range).into_iter().map(|(bucket, _)| bucket);
+    let place: BTreeMap<i64, i64> = starts(asked.before(minutes)).zip(starts(minutes)).collect();
+    let moved = before.into_iter().filter_map(|truth| Some(Truth { bucket: *place.get(&truth.bucket)?, ..truth }));
+    moved.collect()
+}
+
+/// Gives both periods the rows of either: where there is nothing, counts are 0.
+pub(crate) fn fill(asked: &Asked, now: &mut Vec<Truth>, before: &mut Vec<Truth>) {
+    let zeros = || {
+        let zero = |term: &Metric| Exact { value: (!matches!(term, Metric::Of(..))).then_some(0), n: 0 };
+        asked.metrics.iter().flat_map(Metric::terms).map(zero).collect()
+    };
+    let key = |truth: &Truth| (truth.bucket, truth.group.clone());
+    let complete = |truths: &mut Vec<Truth>, others: &[Truth]| {
+        let known: BTreeSet<_> = truths.iter().map(key).collect();
+        let missing = others.iter().map(key).filter(|key| !known.contains(key));
+        truths.extend(missing.map(|(bucket, group)| Truth { bucket, events_in: bucket, group, figures: zeros() }));
+        truths.sort_by_key(key);
+    };
+    complete(now, before);
+    complete(before, now);
+}
+
 /// Holds the rows of an answer against the truth, in which the same groups are told apart.
 pub(crate) fn rows(asked: &Asked, answer: &Answer, truths: &[Truth]) -> Seen {
     let mut seen = Seen::default();
-    order(asked, answer, &mut seen);
-    let by_key = answer.results.iter().map(|row| ((row.time.as_millisecond(), row.group.as_deref()), row));
-    let mut answered: BTreeMap<_, &Row> = by_key.collect();
+    let mut answered = by_key(answer);
     if answered.len() < answer.results.len() {
         seen.wrong("a row is there twice".into());
     }
@@ -202,11 +289,10 @@ pub(crate) fn rows(asked: &Asked, answer: &Answer, truths: &[Truth]) -> Seen {
             seen.wrong(format!("a row is missing: {truth:?}"));
             continue;
         };
-        for (metric, exact) in truth.figures.iter().enumerate() {
-            let name = asked.metrics[metric].name();
-            match row.values.get(&name) {
-                None => seen.wrong(format!("{name} isn't in a row")),
-                Some(value) => seen.figure(asked, metric, at, truth, *exact, *value),
+        for (metric, (of, exacts)) in by_metric(asked, truth).enumerate() {
+            match row.values.get(&of.name()) {
+                None => seen.wrong(format!("{} isn't in a row", of.name())),
+                Some(value) => seen.figure(of, metric, at, truth, exacts, *value),
             }
         }
         if row.values.len() != asked.metrics.len() {
@@ -219,9 +305,42 @@ pub(crate) fn rows(asked: &Asked, answer: &Answer, truths: &[Truth]) -> Seen {
     seen
 }
 
-/// Rows ascend by time; groups come in the question's order, then ascend by value, and the rest comes last.
-fn order(asked: &Asked, answer: &Answer, seen: &mut Seen) {
-    let order = asked.order();
+/// Holds relative changes against the truth: those of the same rows, of which the figures of the period before are what they are divided
+/// by.
+pub(crate) fn changes(asked: &Asked, [changes, previous]: [&Answer; 2], [now, before]: [&[Truth]; 2]) -> Seen {
+    let mut seen = Seen::default();
+    let (changes, previous) = (by_key(changes), by_key(previous));
+    for (now, before) in now.iter().zip(before) {
+        let key = (now.bucket * MINUTE_MS, now.group.as_deref());
+        let (Some(change), Some(previous)) = (changes.get(&key), previous.get(&key)) else { continue };
+        for ((metric, of), (_, over)) in by_metric(asked, now).zip(by_metric(asked, before)) {
+            let name = metric.name();
+            let (answered, divisor) = (change.get(&name), previous.get(&name));
+            let told = || {
+                format!("the change of {name} is {answered:?}, of {of:?} to {over:?}, told as {divisor:?}, in {key:?}")
+            };
+            let truth = figure(metric, of).zip(figure(metric, over)).map(|(now, before)| now / before - 1.0);
+            // Nothing is divided by what may be zero.
+            match (truth, divisor.filter(|divisor| divisor.lower > 0.0), answered) {
+                (Some(truth), Some(_), Some(answered)) => {
+                    let known = known(metric, of).max(known(metric, over));
+                    seen.quotient(truth, answered, known, 1.0, told);
+                }
+                (None, _, None) | (_, None, None) => seen.equal += 1,
+                _ => seen.wrong(told()),
+            }
+        }
+    }
+    seen
+}
+
+/// An answer's rows by their buckets, in ms, and groups.
+fn by_key(answer: &Answer) -> BTreeMap<(i64, Option<&str>), &Row> {
+    answer.results.iter().map(|row| ((row.time.as_millisecond(), row.group.as_deref()), row)).collect()
+}
+
+/// Rows ascend by time; groups come in their order, then ascend by value, and the rest comes last.
+pub(crate) fn order(asked: &Asked, order: Order, answer: &Answer) -> Option<String> {
     let figure = |row: &Row| row.get(&asked.metrics[order.metric?].name()).map(|value| value.value);
     let rest = |row: &Row| row.group.as_deref().is_some_and(is_rest);
     for two in answer.results.windows(2) {
@@ -236,9 +355,10 @@ fn order(asked: &Asked, answer: &Answer, seen: &mut Seen) {
         let by = if order.ascending { by } else { by.reverse() };
         let all = a.time.cmp(&b.time).then(rest(a).cmp(&rest(b))).then(by).then_with(|| a.group.cmp(&b.group));
         if all.is_ge() {
-            seen.wrong(format!("rows are out of order: {a:?}, then {b:?}"));
+            return Some(format!("rows are out of order: {a:?}, then {b:?}"));
         }
     }
+    None
 }
 
 impl Seen {
@@ -248,32 +368,40 @@ impl Seen {
         }
     }
 
+    /// Takes up what was seen of the same question elsewhere: but for quantiles, whose rows are others.
+    pub(crate) fn add(&mut self, other: Seen) {
+        other.wrong.into_iter().for_each(|wrong| self.wrong(wrong));
+        self.equal += other.equal;
+        self.users.extend(other.users);
+        self.quotients.extend(other.quotients);
+    }
+
     fn figure(
         &mut self,
-        asked: &Asked,
+        of: &Metric,
         metric: usize,
         row: usize,
         truth: &Truth,
-        exact: Exact,
+        exacts: &[Exact],
         answered: Option<Value>,
     ) {
-        let asked = &asked.metrics[metric];
         let told =
-            || format!("{} is {answered:?} instead of {exact:?} in {:?} {:?}", asked.name(), truth.bucket, truth.group);
-        let (expected, answered) = match (figure(asked, exact), answered) {
+            || format!("{} is {answered:?} instead of {exacts:?} in {:?} {:?}", of.name(), truth.bucket, truth.group);
+        let (expected, answered) = match (figure(of, exacts), answered) {
             (None, None) => return self.equal += 1,
             (Some(expected), Some(answered)) => (expected, answered),
             _ => return self.wrong(told()),
         };
         let within = answered.lower <= expected && expected <= answered.upper;
-        match asked {
+        match of {
             _ if !(answered.lower <= answered.value && answered.value <= answered.upper) => self.wrong(told()),
-            asked if asked.is_users() && expected <= USERS_COUPONS_MAX as f64 && !answered.exact => self.wrong(told()),
+            Metric::Ratio(..) => self.quotient(expected, answered, known(of, exacts), 0.0, told),
+            of if of.is_users() && expected <= USERS_COUPONS_MAX as f64 && !answered.exact => self.wrong(told()),
             // Two may share a coupon, for which the bounds leave room.
-            asked if asked.is_users() && answered.exact && !within => self.wrong(told()),
-            asked if asked.is_users() => self.users.push(Users { truth: expected as u64, answered }),
-            Metric::Of(Stat::Quantile(_), _) if exact.n > DIGEST_VALUES_MAX as u64 => {
-                self.quantiles.push(Quantile { metric, row, truth: exact, answered });
+            of if of.is_users() && answered.exact && !within => self.wrong(told()),
+            of if of.is_users() => self.users.push(Users { truth: expected as u64, answered }),
+            _ if known(of, exacts) == Known::Roughly => {
+                self.quantiles.push(Quantile { metric, row, truth: exacts[0], answered });
             }
             _ => {
                 let off = (answered.value - expected).abs() > ROUNDING * expected.abs();
@@ -283,6 +411,30 @@ impl Seen {
                 self.equal += 1;
             }
         }
+    }
+
+    /// A quotient, from which something was taken.
+    fn quotient(&mut self, truth: f64, answered: Value, known: Known, taken: f64, told: impl Fn() -> String) {
+        // Of the quotient, before it was taken.
+        let slack = 4.0 * ROUNDING * (truth + taken).abs().max(taken);
+        let Value { value, lower, upper, exact } = answered;
+        let within = lower - slack <= truth && truth <= upper + slack;
+        match known {
+            _ if !(lower <= value && value <= upper) => self.wrong(told()),
+            Known::Exactly if !exact || lower != upper || !within => self.wrong(told()),
+            Known::Exactly => self.equal += 1,
+            Known::Nearly if !exact => self.wrong(told()),
+            _ if exact && !within => self.wrong(told()),
+            _ => self.quotients.push(Quotient { truth, answered }),
+        }
+    }
+}
+
+impl Quotient {
+    /// Whether the bounds hold.
+    pub(crate) fn within(&self) -> bool {
+        let slack = 4.0 * ROUNDING * self.truth.abs().max(1.0);
+        self.answered.lower - slack <= self.truth && self.truth <= self.answered.upper + slack
     }
 }
 
@@ -316,13 +468,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::asked::{Granularity, Time};
+    use crate::asked::{Granularity, Time, Unit};
 
     fn asked(metrics: Vec<Metric>) -> Asked {
         Asked {
             metrics,
             time: Time::Between(0, 60),
             granularity: Granularity::All,
+            window: 1,
+            compared: false,
             group_by: vec!["page".into()],
             filters: vec![],
             order: None,
@@ -342,7 +496,7 @@ mod tests {
 
     fn truth(group: &str, figures: &[(i128, u64)]) -> Truth {
         let figures = figures.iter().map(|&(value, n)| Exact { value: Some(value), n }).collect();
-        Truth { bucket: 0, group: Some(group.into()), figures }
+        Truth { bucket: 0, events_in: 0, group: Some(group.into()), figures }
     }
 
     #[test]
@@ -367,7 +521,9 @@ mod tests {
             (inexact.into(), "events is"),
             (null.into(), "avg:m is"),
         ] {
-            let seen = rows(&asked, &answer(&wrong), &truths);
+            let answer = answer(&wrong);
+            let mut seen = rows(&asked, &answer, &truths);
+            seen.wrong.extend(order(&asked, asked.order(), &answer));
             assert!(seen.wrong.iter().any(|wrong| wrong.contains(says)), "{says}: {:?}", seen.wrong);
         }
     }
@@ -388,9 +544,60 @@ mod tests {
     }
 
     #[test]
+    fn ratios_and_changes_are_as_sure_as_what_they_are_of() {
+        let figure = |(value, lower, upper, exact): (f64, f64, f64, bool)| json!({"value": value, "lower": lower, "upper": upper, "exact": exact});
+        let views = Metric::Ratio("views_per_user".into(), Metric::PageViews.into(), Metric::Users.into());
+        let ratio = asked(vec![views]);
+        let seen = |views, users, told| {
+            let answer = answer(&[("a", json!({"views_per_user": figure(told)}))]);
+            rows(&ratio, &answer, &[truth("a", &[(views, 1), (users, 1)])])
+        };
+        // Of few users, two may share a coupon; nobody else may be off.
+        assert_eq!(seen(200, 100, (200.0 / 99.0, 2.0, 200.0 / 99.0, true)).wrong, [""; 0]);
+        assert_eq!(seen(200, 100, (2.1, 2.05, 2.1, true)).wrong.len(), 1);
+        assert_eq!(seen(200, 100, (2.0, 1.9, 2.1, false)).wrong.len(), 1);
+        let missed = seen(20_000, 10_000, (2.2, 2.1, 2.3, false));
+        assert!(missed.wrong.is_empty() && missed.quotients.len() == 1 && !missed.quotients[0].within());
+
+        let events = asked(vec![Metric::Events]);
+        let seen = |now, before, change: Json, previous: f64| {
+            let told = |figure: Json| answer(&[("a", json!({ "events": figure }))]);
+            let truths = [now, before].map(|events| [truth("a", &[(events, 1)])]);
+            let (changes_told, previous) = (told(change), told(exactly(previous)));
+            changes(&events, [&changes_told, &previous], [&truths[0], &truths[1]])
+        };
+        assert_eq!((seen(11, 10, exactly(1.1 - 1.0), 10.0).equal, seen(11, 0, Json::Null, 0.0).equal), (1, 1));
+        for (now, before, change, previous) in
+            [(11, 10, exactly(0.11), 10.0), (11, 10, Json::Null, 10.0), (11, 0, exactly(11.0), 0.0)]
+        {
+            assert_eq!(seen(now, before, change.clone(), previous).wrong.len(), 1, "{change}");
+        }
+    }
+
+    #[test]
+    fn periods_are_compared_bucket_by_bucket() {
+        let mut asked = asked(vec![Metric::Events, Metric::Of(Stat::Sum, "m".into())]);
+        (asked.granularity, asked.compared) = (Granularity::Each(1, Unit::Hour), true);
+        let at = |bucket, figures: &[(i128, u64)]| Truth { bucket, events_in: bucket, ..truth("a", figures) };
+        // Two hours beside the two before them.
+        let mut now = vec![at(120, &[(3, 3), (5, 1)])];
+        let mut before = beside(&asked, (120, 240), vec![at(60, &[(2, 2), (4, 1)])]);
+        assert_eq!((before[0].bucket, before[0].events_in), (180, 60));
+        fill(&asked, &mut now, &mut before);
+        let places =
+            |truths: &[Truth]| truths.iter().map(|truth| (truth.bucket, truth.figures[0].value)).collect::<Vec<_>>();
+        assert_eq!(places(&now), [(120, Some(3)), (180, Some(0))]);
+        assert_eq!(places(&before), [(120, Some(0)), (180, Some(2))]);
+        assert_eq!(now[1].figures[1], Exact { value: None, n: 0 });
+    }
+
+    #[test]
     fn groups_are_those_with_the_most_as_far_as_bounds_can_tell() {
-        let group =
-            |name: &str, value, place| Ranked { group: name.into(), first: Exact { value: Some(value), n: 1 }, place };
+        let group = |name: &str, value, place| Ranked {
+            group: name.into(),
+            first: vec![Exact { value: Some(value), n: 1 }],
+            place,
+        };
         let of = |metric, groups: &[(&str, i128)]| {
             let ranked: Vec<_> =
                 groups.iter().zip(1..).map(|(&(name, value), place)| group(name, value, place)).collect();

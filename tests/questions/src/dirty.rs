@@ -219,7 +219,8 @@ impl Dirty {
             14 => json!("page_view "),
             15 => json!("a:b"),
             16 => json!("Page_View"),
-            17 | 18 => json!("page_"),
+            17 => json!("page_"),
+            18 => json!(self.pick(&["error", "revenue"])),
             _ => json!(self.dirt()),
         }
     }
@@ -275,7 +276,7 @@ impl Dirty {
         let mut out_of_range = false;
         if self.one_in(2) {
             let cents = self.below(30_000) as i64 - 2_000;
-            bag.put("price", json!(cents as f64 / 100.0));
+            bag.put("revenue_EUR", json!(cents as f64 / 100.0));
         }
         if self.one_in(2) {
             // Halves of the least unit among them: these round to even.

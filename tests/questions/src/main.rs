@@ -7,22 +7,23 @@ mod duckdb;
 mod rates;
 mod sets;
 mod sql;
+mod told;
 
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use catchment_harness::{Answer, Cluster, Failure, Random, Result};
+use catchment_harness::{Cluster, Failure, Random, Result};
 use clap::Parser;
-use jiff::Timestamp;
 
-use asked::{Asked, MINUTE_MS, Metric, Stat};
+use asked::{Facts, Metric, Stat};
 use compare::{Seen, Top};
 use duckdb::DuckDb;
 use rates::Rates;
-use sets::{Asking, Set};
+use sets::Set;
 use sql::Sql;
+use told::{Request, Told};
 
 /// The users' hashes, and with them every estimate, are the same in each run.
 const SECRET: &str = "a secret that all runs of the questions use";
@@ -99,11 +100,18 @@ async fn run(args: &Args) -> Result<bool> {
         // What was received is asked about now and then.
         let received = usize::from(random.between(0, 20) == 0);
         let of = &asking[2 * random.between(0, asking.len() as u64 / 2) as usize + received];
-        let asked = Asked::random(&mut random, &of.facts);
-        let wrong = answer(args, of, &asked, &mut duckdb, &mut rates).await?;
+        let request = Request::random(&mut random, &of.facts);
+        let mut wrong = Vec::new();
+        for told in request.ask(&of.api).await? {
+            match told {
+                Ok(told) => wrong.extend(check(args, &of.facts, &told, &mut duckdb, &mut rates).await?),
+                Err(refused) => wrong.push(refused),
+            }
+        }
+        rates.add_request(&request);
         if !wrong.is_empty() {
             failed += 1;
-            println!("seed {seed} failed, about {}: {}", of.facts.table, asked.question().text());
+            println!("seed {seed} failed, about {}: {request}", of.facts.table);
             wrong.iter().for_each(|wrong| println!("  {wrong}"));
             let (events, events_seed) = (args.events, args.events_seed);
             println!(
@@ -114,11 +122,10 @@ async fn run(args: &Args) -> Result<bool> {
                 break;
             }
         }
-        rates.questions += 1;
     }
     println!(
-        "{} questions from seed {} in {:.1} s, {failed} answers wrong",
-        rates.questions,
+        "{} requests from seed {} in {:.1} s, {failed} answered wrong",
+        rates.requests(),
         args.seed,
         started.elapsed().as_secs_f64()
     );
@@ -128,21 +135,11 @@ async fn run(args: &Args) -> Result<bool> {
     Ok(failed == 0 && broken.is_empty())
 }
 
-/// Asks both, and says what is wrong.
-async fn answer(
-    args: &Args,
-    of: &Asking,
-    asked: &Asked,
-    duckdb: &mut DuckDb,
-    rates: &mut Rates,
-) -> Result<Vec<String>> {
-    let (minutes, answer) = ask(of, asked).await?;
-    let answer = match answer {
-        Ok(answer) => answer,
-        Err(refused) => return Ok(vec![refused.0]),
-    };
-    let sql = Sql { asked, facts: &of.facts, minutes };
-    let answered = compare::groups(&answer);
+/// Holds what is told of a question against what DuckDB says, and says what is wrong.
+async fn check(args: &Args, facts: &Facts, told: &Told, duckdb: &mut DuckDb, rates: &mut Rates) -> Result<Vec<String>> {
+    let Told { asked, minutes, answer, .. } = told;
+    let sql = Sql { asked, facts, minutes: *minutes };
+    let answered = compare::groups(answer);
     let mut wrong = Vec::new();
     if let Some(top) = sql.top(&answered) {
         let top = compare::top(asked, &answered, &compare::ranked(&duckdb.rows(&top).await?)?);
@@ -151,16 +148,29 @@ async fn answer(
             wrong.push(what);
         }
     }
+    wrong.extend(compare::order(asked, told.order, answer));
     let rows = sql.rows(&answered);
-    let truths = compare::truths(&duckdb.rows(&rows).await?)?;
-    let seen = compare::rows(asked, &answer, &truths);
-    rates.add(&of.facts.table, &seen);
-    wrong.extend(seen.wrong.iter().cloned());
-    for metric in 0..asked.metrics.len() {
-        wrong.extend(ranks(&sql, &answered, metric, &seen, &truths, duckdb, rates).await?);
+    let mut truths = compare::truths(&duckdb.rows(&rows).await?)?;
+    let mut before = None;
+    if let Some([previous, changes]) = &told.before {
+        let sql = Sql { minutes: asked.before(*minutes), ..sql };
+        let rows = duckdb.rows(&sql.rows(&answered)).await?;
+        let mut earlier = compare::beside(asked, *minutes, compare::truths(&rows)?);
+        compare::fill(asked, &mut truths, &mut earlier);
+        before = Some((sql, previous, changes, earlier));
     }
+    let mut seen = compare::rows(asked, answer, &truths);
+    wrong.extend(ranks(&sql, &answered, &seen, &truths, duckdb, rates).await?);
+    if let Some((sql, previous, changes, earlier)) = &before {
+        let of_before = compare::rows(asked, previous, earlier);
+        wrong.extend(ranks(sql, &answered, &of_before, earlier, duckdb, rates).await?);
+        seen.add(of_before);
+        seen.add(compare::changes(asked, [changes, previous], [&truths, earlier]));
+    }
+    rates.add(&facts.table, &seen);
+    wrong.extend(seen.wrong.iter().cloned());
     if args.verbose {
-        println!("of {}: {}", of.facts.table, asked.question().text());
+        println!("of {}: {}", facts.table, asked.question().text());
         println!("{} rows; {}", truths.len(), answer.meta);
         println!("{rows}");
         for users in seen.users.iter().filter(|users| !users.answered.exact) {
@@ -170,55 +180,42 @@ async fn answer(
     Ok(wrong)
 }
 
-/// The answer, or why there is none, and the minutes that it is about.
-async fn ask(of: &Asking, asked: &Asked) -> Result<((i64, i64), Result<Answer>)> {
-    let question = asked.question();
-    loop {
-        let minute = || Timestamp::now().as_millisecond().div_euclid(MINUTE_MS);
-        let before = minute();
-        let answer = of.api.ask(&question).await;
-        // A question of the last minutes may have been about others where one has just begun.
-        if minute() == before {
-            return Ok((asked.minutes(before * MINUTE_MS), answer));
-        }
-    }
-}
-
-/// How far the ranks of a metric's quantiles are off.
+/// How far the ranks of quantiles are off.
 async fn ranks(
     sql: &Sql<'_>,
     kept: &[&str],
-    metric: usize,
     seen: &Seen,
     truths: &[compare::Truth],
     duckdb: &mut DuckDb,
     rates: &mut Rates,
 ) -> Result<Vec<String>> {
-    let Metric::Of(Stat::Quantile(hundredths), of) = &sql.asked.metrics[metric] else { return Ok(vec![]) };
-    let quantiles: Vec<_> =
-        seen.quantiles.iter().filter(|quantile| quantile.metric == metric).take(RANKS_MAX).collect();
-    if quantiles.is_empty() {
-        return Ok(vec![]);
-    }
-    let values: Vec<_> = quantiles
-        .iter()
-        .map(|quantile| {
-            let (truth, (below, above)) = (&truths[quantile.row], quantile.around());
-            (truth.bucket, truth.group.as_deref(), below, above)
-        })
-        .collect();
     let mut wrong = Vec::new();
-    for row in duckdb.rows(&sql.ranks(kept, of, &values)).await? {
-        let [at, less, not_more, n] = [0, 1, 2, 3].map(|column| row[column].as_u64().unwrap_or_default());
-        let quantile = quantiles[at as usize];
-        let error = compare::rank_error(*hundredths, n, less, not_more);
-        rates.add_quantile(quantile, error);
-        if error >= RANK_ERROR_MAX {
-            wrong.push(format!(
-                "p{hundredths}:{of} is {:?}: {:.2} % of the ranks of {n} values off",
-                quantile.answered,
-                100.0 * error
-            ));
+    for (metric, asked) in sql.asked.metrics.iter().enumerate() {
+        let Metric::Of(Stat::Quantile(hundredths), of) = asked else { continue };
+        let quantiles: Vec<_> =
+            seen.quantiles.iter().filter(|quantile| quantile.metric == metric).take(RANKS_MAX).collect();
+        if quantiles.is_empty() {
+            continue;
+        }
+        let values: Vec<_> = quantiles
+            .iter()
+            .map(|quantile| {
+                let (truth, (below, above)) = (&truths[quantile.row], quantile.around());
+                (truth.events_in, truth.group.as_deref(), below, above)
+            })
+            .collect();
+        for row in duckdb.rows(&sql.ranks(kept, of, &values)).await? {
+            let [at, less, not_more, n] = [0, 1, 2, 3].map(|column| row[column].as_u64().unwrap_or_default());
+            let quantile = quantiles[at as usize];
+            let error = compare::rank_error(*hundredths, n, less, not_more);
+            rates.add_quantile(quantile, error);
+            if error >= RANK_ERROR_MAX {
+                wrong.push(format!(
+                    "p{hundredths}:{of} is {:?}: {:.2} % of the ranks of {n} values off",
+                    quantile.answered,
+                    100.0 * error
+                ));
+            }
         }
     }
     Ok(wrong)

@@ -28,7 +28,7 @@ const DIRTY_DAYS: i64 = 45;
 /// Routes that events are spread over.
 const ROUTES: u64 = 16;
 /// The measures of made events.
-const DIRTY_MEASURES: [&str; 5] = ["Zeit auf Seite", "large", "price", "ties", "tiny"];
+const DIRTY_MEASURES: [&str; 5] = ["Zeit auf Seite", "large", "revenue_EUR", "ties", "tiny"];
 
 /// A client's events.
 pub(crate) struct Set {

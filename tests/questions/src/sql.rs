@@ -163,7 +163,12 @@ fn filter(asked: &Filter) -> String {
     }
 }
 
-/// A question about a table, over a range of minutes.
+/// Columns of figures: each a value, and of how many values it is.
+fn figures(terms: &[(String, String)]) -> String {
+    terms.iter().map(|(value, n)| format!(", CAST({value} AS VARCHAR), {n}")).collect()
+}
+
+/// A question about a table, over a range of minutes: its own, or the one before.
 pub(crate) struct Sql<'a> {
     pub(crate) asked: &'a Asked,
     pub(crate) facts: &'a Facts,
@@ -171,22 +176,25 @@ pub(crate) struct Sql<'a> {
 }
 
 impl Sql<'_> {
-    /// Each group's first metric: those that rank highest, and those that are `also` wanted, with their places from 1 on. The value is in
-    /// millionths for a measure; a group has as many values as `n`.
+    /// Each group's first metric, or both that a ratio is of: those that rank highest, and those that are `also` wanted, with their places
+    /// from 1 on. A value is in millionths for a measure; beside it stands of how many values it is.
     pub(crate) fn top(&self, also: &[&str]) -> Option<String> {
         let group = self.group()?;
         let order = self.asked.order();
-        let (value, n) = self.figure(&self.asked.metrics[order.metric.unwrap_or_default()]);
-        let rank = match (order.metric, &self.asked.metrics[order.metric.unwrap_or_default()]) {
-            (None, _) => "g".into(),
-            (_, Metric::Of(Stat::Avg, _)) => format!("CAST({value} AS DOUBLE) / {n}"),
-            _ => format!("CAST({value} AS HUGEINT)"),
+        let metric = &self.asked.metrics[order.metric.unwrap_or_default()];
+        let terms: Vec<(String, String)> = metric.terms().map(|term| self.figure(term)).collect();
+        let rank = match (order.metric, metric, &terms[..]) {
+            (None, ..) => "g".into(),
+            (_, _, [(of, _), (over, _)]) => format!("CAST({of} AS DOUBLE) / {over}"),
+            (_, Metric::Of(Stat::Avg, _), [(value, n), ..]) => format!("CAST({value} AS DOUBLE) / {n}"),
+            _ => format!("CAST({} AS HUGEINT)", terms[0].0),
         };
         let direction = if order.ascending { "ASC" } else { "DESC" };
         let also: String = also.iter().map(|group| format!(", {}", text(group))).collect();
         Some(format!(
-            "SELECT {group} AS g, CAST({value} AS VARCHAR), {n}, row_number() OVER (ORDER BY {rank} {direction} NULLS LAST, g) AS place \
+            "SELECT {group} AS g{}, row_number() OVER (ORDER BY {rank} {direction} NULLS LAST, g) AS place \
              FROM {} WHERE {} AND g <> {} GROUP BY g HAVING {} QUALIFY place <= {} OR g IN (NULL{also}) ORDER BY place",
+            figures(&terms),
             name(&self.facts.table),
             self.counted(),
             text(&self.rest()),
@@ -195,20 +203,13 @@ impl Sql<'_> {
         ))
     }
 
-    /// The rows of the answer: bucket, group, then each metric's value and number of values, where the groups that are kept are told
+    /// The rows of the answer: bucket, group, then each term's value and number of values, where the groups that are kept are told
     /// apart.
     pub(crate) fn rows(&self, kept: &[&str]) -> String {
-        let figures: String = self
-            .asked
-            .metrics
-            .iter()
-            .map(|metric| {
-                let (value, n) = self.figure(metric);
-                format!(", CAST({value} AS VARCHAR), {n}")
-            })
-            .collect();
+        let terms: Vec<_> = self.terms().map(|term| self.figure(term)).collect();
         format!(
-            "SELECT bucket, grp{figures} FROM ({}) GROUP BY bucket, grp HAVING {} ORDER BY bucket, grp",
+            "SELECT bucket, grp{} FROM ({}) GROUP BY bucket, grp HAVING {} ORDER BY bucket, grp",
+            figures(&terms),
             self.events(kept),
             self.present(),
         )
@@ -244,8 +245,27 @@ impl Sql<'_> {
                 format!("CASE WHEN {group} IN (NULL{kept}) THEN {group} ELSE {} END", text(&self.rest()))
             }
         };
-        let table = name(&self.facts.table);
-        format!("SELECT *, {} AS bucket, {group} AS grp FROM {table} WHERE {}", self.bucket(), self.counted())
+        let (table, counted) = (name(&self.facts.table), self.counted());
+        if self.asked.window == 1 {
+            return format!("SELECT *, {} AS bucket, {group} AS grp FROM {table} WHERE {counted}", self.bucket());
+        }
+        // An event is in several windows.
+        let windows: Vec<String> = self
+            .asked
+            .buckets(self.minutes)
+            .into_iter()
+            .map(|(bucket, (from, to))| format!("({bucket}, {from}, {to})"))
+            .collect();
+        format!(
+            "SELECT *, {group} AS grp FROM {table} JOIN (VALUES {}) w(bucket, \"window from\", \"window to\") \
+             ON minute >= \"window from\" AND minute < \"window to\" WHERE {counted}",
+            windows.join(", ")
+        )
+    }
+
+    /// What its figures are made of.
+    fn terms(&self) -> impl Iterator<Item = &Metric> {
+        self.asked.metrics.iter().flat_map(Metric::terms)
     }
 
     /// The start of the bucket that a minute lies in. All is UTC, after 1970.
@@ -297,7 +317,7 @@ impl Sql<'_> {
 
     /// Which events count: in the range, past the filters, and in a group.
     fn counted(&self) -> String {
-        let (start, end) = self.minutes;
+        let (start, end) = self.asked.reads(self.minutes);
         let mut all = vec![match self.facts.received {
             // When it was received, DuckDB doesn't know.
             true => "true".into(),
@@ -311,9 +331,7 @@ impl Sql<'_> {
     /// Whether a row has any of what is asked.
     fn present(&self) -> String {
         let any: Vec<String> = self
-            .asked
-            .metrics
-            .iter()
+            .terms()
             .map(|metric| match metric {
                 Metric::Of(..) => format!("{} > 0", self.figure(metric).1),
                 _ => format!("{} > 0", self.figure(metric).0),
@@ -322,7 +340,7 @@ impl Sql<'_> {
         format!("({})", any.join(" OR "))
     }
 
-    /// A metric's value, as an integer, and of how many values it is.
+    /// A term's value, as an integer, and of how many values it is.
     fn figure(&self, metric: &Metric) -> (String, String) {
         let Metric::Of(stat, of) = metric else {
             let of = if metric.is_users() { "count(DISTINCT person)" } else { "count(*)" };
@@ -372,6 +390,8 @@ mod tests {
             metrics: vec![Metric::Events, Metric::Of(Stat::Quantile(95), "price".into())],
             time: Time::Between(90, 3_000),
             granularity: Granularity::Each(2, Unit::Day),
+            window: 1,
+            compared: false,
             group_by: vec!["page".into()],
             filters: vec![Filter::Plain("event_type".into(), "it's".into())],
             order: None,
