@@ -73,7 +73,8 @@ async fn agents_and_ways_here_are_told_and_bots_are_kept_apart() {
     let now = site.now;
     // Nobody said that a header of countries is the proxy's.
     let claimed = ("cf-ipcountry", "FR");
-    site.send(&[("user-agent", CHROME), claimed], "1", json!({"page": "/", "referrer": "google.com", "entry": true})).await;
+    site.send(&[("user-agent", CHROME), claimed], "1", json!({"page": "/", "referrer": "google.com", "entry": true}))
+        .await;
     site.send(&[("user-agent", SAFARI)], "2", json!({"page": "/", "entry": true})).await;
     let address = "https://shop.example/sale?session=secret&utm_source=spring&utm_medium=email";
     site.send(&[("user-agent", SAFARI)], "3", json!({"page": address})).await;
