@@ -58,7 +58,8 @@ pub(crate) fn stretch(bytes: &[u8]) -> bool {
     let events = |blocks: &[(i64, &[u8])]| {
         let mut events = BTreeMap::new();
         for (first, block) in blocks {
-            let decoded = Decoded::read(*first, block, Wanted { users: true, measures: true })?;
+            let wanted = Wanted { users: true, measures: true };
+            let Some(decoded) = Decoded::read(*first, block, wanted, i64::MIN..i64::MAX)? else { continue };
             decoded.visit(i64::MIN, i64::MAX, |bucket, _, cell| {
                 let events: &mut u64 = events.entry(bucket).or_default();
                 *events = events.saturating_add(cell.count);
