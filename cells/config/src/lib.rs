@@ -47,6 +47,7 @@ pub struct Config {
 
 /// What a client may take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
 #[serde(default, deny_unknown_fields)]
 pub struct Limits {
     /// Values of one dimension that are told apart on a day of UTC: half of them whatever they are, the rest as they come often. Others

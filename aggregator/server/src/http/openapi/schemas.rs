@@ -101,6 +101,9 @@ pub(in super::super) struct Meta {
     tier: Tier,
     /// What was read.
     source: Source,
+    /// The dimensions of which values that matter here were folded into `(other)`; left out where there are none.
+    #[schema(nullable = false)]
+    folded: Option<Vec<String>>,
     /// The period before, with `compare`.
     #[schema(nullable = false)]
     before: Option<Period>,
