@@ -281,7 +281,7 @@ impl Cells {
         }
         let days = (dictionary::day(start), dictionary::day(end));
         bounded.visitor.know(view.snapshot.dictionaries(client, plan.told_apart(), days)?);
-        for frozen in &frozen {
+        if let Some(frozen) = &frozen {
             for (minute, cells) in frozen.memtable.minutes(client, &plan.cube.name, start, end) {
                 bounded.visit_minute(minute, cells)?;
             }
