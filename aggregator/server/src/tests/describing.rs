@@ -5,10 +5,12 @@ use std::sync::LazyLock;
 
 use boon::{Compiler, Schemas};
 use catchment_cells::credential::OperatorKey;
+use catchment_cells::frame::CellsBlock;
+use catchment_link::Client;
 use serde_json::{Value, json};
 
-use super::kit::{Folder, secret};
-use super::serving::{Running, header, read_key, write_config, write_files};
+use super::kit::{DAY, Folder, Shard, client, event, secret};
+use super::serving::{Running, header, read_key, tls, write_config, write_files};
 use crate::http::routes;
 
 /// Where the document is, to a validator.
@@ -197,4 +199,45 @@ async fn the_description_is_served_and_its_examples_are_taken() {
         }
     }
     server.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_config_and_what_it_has_folded_are_as_described() {
+    let folder = Folder::new();
+    write_files(folder.path());
+    let server = Running::start(write_config(folder.path(), "data", "")).await;
+    let operator = OperatorKey { generation: 1 }.mint(&secret());
+    let put = async |config: Value| {
+        let body = config.to_string();
+        let headers = format!("Authorization: Bearer {operator}\r\nContent-Length: {}\r\n", body.len());
+        let (head, body) = server.send("PUT /api/v1/clients/a/config", &headers, &body).await;
+        (head[9..12].to_owned(), serde_json::from_slice::<Value>(&body).unwrap())
+    };
+    // With all that a config may have.
+    let config = json!({
+        "dimensions": { "brand": "brand" },
+        "cubes": [{ "name": "brands", "dimensions": ["brand", "country"], "digest": true }],
+        "measures": ["duration"],
+        "lateness_minutes": 60,
+        "lookups": [{ "dimension": "category", "from": "product", "values": { "mug": "kitchen" } }],
+        "schemas": { "mode": "warn", "events": { "buy": { "fields": { "size": { "type": "string", "enum": ["s", "m"] } } } } },
+        "limits": { "values_per_dimension": 100 },
+    });
+    assert_eq!(put(config.clone()).await.0, "200");
+    validate(&["components", "schemas", "Config"], &config);
+    assert_eq!(put(json!({ "colour": "red" })).await.0, "422");
+
+    let relay = Client::new(server.link.to_string(), tls(folder.path()).client().unwrap()).unwrap();
+    let mut block = CellsBlock::default();
+    (0..1_000).for_each(|n| event(&mut block, &client("a"), DAY, &format!("/{n}"), n, 1));
+    relay.send(vec![Shard::new(1).cut(block)]).await;
+    // Folded once it is flushed, which it is within a tenth of a second.
+    let query = "metric=events&group_by=page&start=2024-01-01&end=2024-01-02";
+    for _ in 0..100 {
+        if server.ask("a", query).await["meta"]["folded"] == json!(["page"]) {
+            return server.stop().await;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    panic!("nothing was folded");
 }
