@@ -65,7 +65,7 @@ impl Answer {
         self.rows_beside(None, &|| true)
     }
 
-    /// The rows, made while there is time. With `before`, the answer to the plan of the [period before](Plan::before), they have its
+    /// The rows, made while there is time. With `before`, the answer to the plan of the [period before](crate::Plan::before), they have its
     /// figures, too.
     pub fn rows_beside(&self, before: Option<&Answer>, is_time: &dyn Fn() -> bool) -> Result<Vec<Row>, TooMuch> {
         let rows_left = ANSWER_ROWS_MAX.min(ANSWER_FIGURES_MAX / self.plan.question.metrics.len());
