@@ -21,7 +21,9 @@ use crate::sql;
 const CHUNK: usize = 20_000;
 /// Events of one request.
 const BATCH: (usize, usize) = (100, 900);
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a count may stand still: of a million events in as many minutes nearly each is a cell of its own, which fill the aggregator's
+/// memtable, and the shard waits up to 22 s until it asks again for room.
+const PATIENCE: Duration = Duration::from_secs(300);
 /// 2024-02-11, so that a leap day is among the days after it.
 const DIRTY_FROM_MS: i64 = 1_707_609_600_000;
 const DIRTY_DAYS: i64 = 45;
