@@ -39,7 +39,7 @@ pub struct WriteKey {
     pub backfill: bool,
     /// Passes over a body's foreign client id instead of rejecting the event.
     pub ignore_foreign_client: bool,
-    /// To tell keys apart that were made one after the other; nothing revokes by it yet.
+    /// To tell keys apart that were made one after the other: the client's config says from which one on they are good.
     pub generation: u32,
 }
 
@@ -48,7 +48,7 @@ pub struct WriteKey {
 pub struct ReadKey {
     /// Whose figures it opens.
     pub client: ClientId,
-    /// To tell keys apart that were made one after the other; nothing revokes by it yet.
+    /// To tell keys apart that were made one after the other: the client's config says from which one on they are good.
     pub generation: u32,
 }
 

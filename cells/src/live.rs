@@ -28,6 +28,7 @@ const VIEW: u8 = 2;
 const UPDATE: u8 = 3;
 const REFUSED: u8 = 4;
 const ALIVE: u8 = 5;
+const CLOCK: u8 = 6;
 
 /// Codecs of an update's rows: final.
 const STORED: u8 = 0;
@@ -64,6 +65,13 @@ pub enum Message {
         status: u16,
         /// Why, as a sentence.
         detail: String,
+    },
+    /// The client's clock, where that isn't UTC: before the hello.
+    Clock {
+        /// Its name.
+        time_zone: String,
+        /// From which minute on it is how many minutes ahead of UTC; ascending.
+        offsets: Vec<(i64, i64)>,
     },
     /// Nothing need have changed: the connection holds.
     Alive {
@@ -188,6 +196,15 @@ impl Message {
                 put_uv(&mut out, (*status).into());
                 put_str(&mut out, detail);
             }
+            Message::Clock { time_zone, offsets } => {
+                out.push(CLOCK);
+                put_str(&mut out, time_zone);
+                put_uv(&mut out, offsets.len() as u64);
+                for (minute, offset) in offsets {
+                    put_iv(&mut out, *minute);
+                    put_iv(&mut out, *offset);
+                }
+            }
             Message::Alive { now } => {
                 out.push(ALIVE);
                 put_iv(&mut out, *now);
@@ -221,6 +238,12 @@ impl Message {
                 status: u16::try_from(reader.uv()?).map_err(|_| DecodeError::Malformed("status"))?,
                 detail: reader.str(LIVE_DETAIL_BYTES_MAX)?.into(),
             },
+            CLOCK => {
+                let time_zone = reader.str(NAME_BYTES_MAX)?.into();
+                let n = reader.count(2)?;
+                let read = |_| Ok((check_minute(reader.iv()?)?, check_minute(reader.iv()?)?));
+                Message::Clock { time_zone, offsets: (0..n).map(read).collect::<Result<_, DecodeError>>()? }
+            }
             ALIVE => Message::Alive { now: read_ms(&mut reader)? },
             _ => return Err(DecodeError::Malformed("unknown kind of message")),
         };

@@ -1,6 +1,7 @@
-//! Dates and times of the client's clock, which is UTC as yet. A calendar of our own: a library's would weigh more than all
+//! Dates and times of the client's clock, which the server tells. A calendar of our own: a library's would weigh more than all
 //! else here, and the browser's isn't there in tests.
 
+use std::cell::RefCell;
 use std::fmt;
 
 /// Minutes of a day.
@@ -13,6 +14,47 @@ const WEEKDAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
 /// Years that are written with four digits.
 const YEARS: std::ops::RangeInclusive<i64> = 1970..=9999;
 
+/// A clock's name, and from which minute on it is how many minutes ahead of UTC.
+type Clock = (String, Vec<(i64, i64)>);
+
+thread_local! {
+    /// The clock of all that is shown: one page is of one client. UTC, unless the server says another.
+    static CLOCK: RefCell<Clock> = RefCell::new(utc());
+}
+
+fn utc() -> Clock {
+    ("UTC".into(), Vec::new())
+}
+
+/// All that is shown is of UTC.
+pub fn reset_clock() {
+    CLOCK.set(utc());
+}
+
+/// All that is shown is of this clock.
+pub fn set_clock(name: String, offsets: Vec<(i64, i64)>) {
+    CLOCK.set((name, offsets));
+}
+
+/// The clock's name.
+pub fn clock_name() -> String {
+    CLOCK.with_borrow(|clock| clock.0.clone())
+}
+
+/// What the clock shows at a minute, as a minute of UTC.
+pub fn local(minute: i64) -> i64 {
+    let ahead = |clock: &Clock| clock.1.iter().rev().find(|(from, _)| *from <= minute).map_or(0, |(_, ahead)| *ahead);
+    minute + CLOCK.with_borrow(ahead)
+}
+
+/// The minute at which the clock shows what it does.
+pub fn of_local(shown: i64) -> i64 {
+    let ahead = |at: i64| local(at) - at;
+    // What held a while before may not hold at that time any more.
+    let first = shown - ahead(shown - DAY);
+    shown - ahead(first)
+}
+
 /// A day: how many since 1970-01-01. Written `2026-01-31`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Date(pub i64);
@@ -20,12 +62,17 @@ pub struct Date(pub i64);
 impl Date {
     /// The day that a minute lies in.
     pub fn of(minute: i64) -> Date {
-        Date(minute.div_euclid(DAY))
+        Date(local(minute).div_euclid(DAY))
     }
 
     /// Its first minute.
     pub fn start(self) -> i64 {
-        self.0 * DAY
+        of_local(self.0 * DAY)
+    }
+
+    /// The day so many days after it, or before it.
+    pub fn plus(self, days: i64) -> Date {
+        Date(self.0 + days)
     }
 
     /// Reads `2026-01-31`; only days that there are.
@@ -93,13 +140,17 @@ impl fmt::Display for Date {
     }
 }
 
-/// A minute as questions and files have it: `2026-01-31T12:05:00Z`.
+/// A minute as questions and files have it, in UTC: `2026-01-31T12:05:00Z`.
 pub fn rfc3339(minute: i64) -> String {
-    format!("{}T{}:00Z", Date::of(minute), clock(minute))
+    format!("{}T{}:00Z", Date(minute.div_euclid(DAY)), time_of_day(minute))
 }
 
 /// A minute's time of day: `12:05`.
 pub fn clock(minute: i64) -> String {
+    time_of_day(local(minute))
+}
+
+fn time_of_day(minute: i64) -> String {
     let of_day = minute.rem_euclid(DAY);
     format!("{:02}:{:02}", of_day / HOUR, of_day % HOUR)
 }
@@ -145,6 +196,25 @@ mod tests {
         ] {
             assert_eq!(Date::parse(text), None, "{text}");
         }
+    }
+
+    #[test]
+    fn days_and_times_are_of_the_clock() {
+        // Berlin in 2024.
+        let changes = ["2024-03-31", "2024-10-27"].map(|day| Date::parse(day).unwrap().start() + HOUR);
+        set_clock("Europe/Berlin".into(), vec![(0, 60), (changes[0], 120), (changes[1], 60)]);
+        for (day, start, hours) in
+            [("2024-03-31", "2024-03-30T23:00:00Z", 23), ("2024-10-27", "2024-10-26T22:00:00Z", 25)]
+        {
+            let day = Date::parse(day).unwrap();
+            assert_eq!(rfc3339(day.start()), start);
+            assert_eq!(day.plus(1).start() - day.start(), hours * HOUR);
+            assert_eq!((Date::of(day.start()), Date::of(day.start() - 1)), (day, day.plus(-1)));
+            assert_eq!(clock(day.start()), "00:00");
+            assert_eq!(clock(day.plus(1).start() - 1), "23:59");
+        }
+        reset_clock();
+        assert_eq!(clock(changes[0]), "01:00");
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use catchment_cells::live::{Message, Mirror};
 
 use crate::backoff;
+use crate::calendar;
 use crate::change::{Change, change};
 use crate::connection::Connection;
 use crate::link::Link;
@@ -173,8 +174,12 @@ impl Model {
             Event::SignIn(key) => self.sign_in(key, now, random),
             Event::SignOut => self.sign_out(None),
             Event::Opened => match &self.key {
-                // A key that would break out of the text isn't one.
-                Some(key) => vec![Effect::Say(format!("{{\"token\":\"{}\"}}", key.replace(['"', '\\'], "")))],
+                Some(key) => {
+                    // Told anew, where it is another one.
+                    calendar::reset_clock();
+                    // A key that would break out of the text isn't one.
+                    vec![Effect::Say(format!("{{\"token\":\"{}\"}}", key.replace(['"', '\\'], "")))]
+                }
                 None => vec![Effect::Disconnect],
             },
             Event::Received(bytes) => match Message::decode(&bytes) {
@@ -288,6 +293,10 @@ impl Model {
                 effects.extend(self.subscriptions.resume().into_iter().map(Effect::Say));
                 effects.extend(self.ask(now));
                 effects
+            }
+            Message::Clock { time_zone, offsets } => {
+                calendar::set_clock(time_zone, offsets);
+                Vec::new()
             }
             Message::Alive { now: server } => {
                 self.ahead = server - now;

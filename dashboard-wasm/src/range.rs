@@ -1,6 +1,6 @@
 //! The range of time that is looked at, and the one before it.
 
-use crate::calendar::{DAY, Date, HOUR, rfc3339};
+use crate::calendar::{DAY, Date, HOUR, clock_name, local, of_local, rfc3339};
 
 /// From so many days on, the chart has a bar for each day, else for each hour.
 const DAYS_BY_DAY: i64 = 15;
@@ -50,6 +50,16 @@ impl Grain {
             Grain::Minute => 1,
             Grain::Hour => HOUR,
             Grain::Day => DAY,
+        }
+    }
+
+    /// The start of the bucket after the one that starts here: hours count from the start of their day.
+    pub fn next(self, start: i64) -> i64 {
+        let tomorrow = Date::of(start).plus(1).start();
+        match self {
+            Grain::Minute => start + 1,
+            Grain::Hour => (start + HOUR).min(tomorrow),
+            Grain::Day => tomorrow,
         }
     }
 
@@ -105,7 +115,7 @@ impl Range {
     pub fn title(self) -> String {
         match self {
             Range::HalfHour => "Last 30 minutes".into(),
-            Range::Today => "Today (UTC)".into(),
+            Range::Today => format!("Today ({})", clock_name()),
             Range::Week => "Last 7 days".into(),
             Range::Month => "Last 30 days".into(),
             Range::Days(from, to) if from == to => from.long(),
@@ -129,7 +139,7 @@ impl Range {
     /// Its parameters in a question.
     pub fn when(self) -> String {
         match self {
-            Range::Days(from, to) => format!("start={from}&end={}", Date(to.0 + 1)),
+            Range::Days(from, to) => format!("start={from}&end={}", to.plus(1)),
             moving => format!("last={}", moving.word()),
         }
     }
@@ -147,13 +157,21 @@ impl Range {
 
     /// All of it, also what is still to come of today. `now` is a minute.
     pub fn span(self, now: i64) -> Span {
-        let tomorrow = Date(Date::of(now).0 + 1).start();
+        match self.dates(now) {
+            None => Span { start: now - 29, end: now + 1 },
+            Some((from, to)) => Span { start: from.start(), end: to.plus(1).start() },
+        }
+    }
+
+    /// The first day and the last one, where it is of days.
+    fn dates(self, now: i64) -> Option<(Date, Date)> {
+        let today = Date::of(now);
         match self {
-            Range::HalfHour => Span { start: now - 29, end: now + 1 },
-            Range::Today => Span { start: tomorrow - DAY, end: tomorrow },
-            Range::Week => Span { start: tomorrow - 7 * DAY, end: tomorrow },
-            Range::Month => Span { start: tomorrow - 30 * DAY, end: tomorrow },
-            Range::Days(from, to) => Span { start: from.start(), end: to.start() + DAY },
+            Range::HalfHour => None,
+            Range::Today => Some((today, today)),
+            Range::Week => Some((today.plus(-6), today)),
+            Range::Month => Some((today.plus(-29), today)),
+            Range::Days(from, to) => Some((from, to)),
         }
     }
 
@@ -161,7 +179,14 @@ impl Range {
     pub fn before(self, now: i64) -> Option<Span> {
         let Span { start, end } = self.span(now);
         let elapsed_end = end.min(now + 1);
-        let before = Span { start: start - (end - start), end: elapsed_end - (end - start) };
+        let before = match self.dates(now) {
+            None => Span { start: start - (end - start), end: elapsed_end - (end - start) },
+            Some((from, to)) => {
+                // At the same time of day, whatever clocks did between.
+                let days = to.0 - from.0 + 1;
+                Span { start: from.plus(-days).start(), end: of_local(local(elapsed_end) - days * DAY) }
+            }
+        };
         (before.start < before.end).then_some(before)
     }
 }

@@ -88,7 +88,7 @@ impl Subscriptions {
                     subscription.answer = Answer::Refused(status, detail);
                 }
             }
-            Message::Hello { .. } | Message::Alive { .. } => {}
+            Message::Hello { .. } | Message::Clock { .. } | Message::Alive { .. } => {}
         }
         Vec::new()
     }

@@ -84,9 +84,9 @@ impl Granularity {
                 (bucket + n).min(rollup::next(Tier::Day, day, zone))
             }
             Granularity::Minutes(n) => bucket + n,
-            // Half a day further than the usual length lies in the next one, whatever clocks do meanwhile.
-            Granularity::Days(n) => self.bucket(bucket + n * DAY + DAY / 2, start, zone),
-            Granularity::Weeks(n) => self.bucket(bucket + n * WEEK_DAYS * DAY + DAY / 2, start, zone),
+            // Half a day further than the usual length lies in the next one, whatever clocks do meanwhile: but for a day that there was twice.
+            Granularity::Days(n) => self.later(bucket, n, start, zone),
+            Granularity::Weeks(n) => self.later(bucket, n * WEEK_DAYS, start, zone),
             Granularity::Months(n) => date(bucket, zone)
                 .and_then(|date| add_months(date, n, zone))
                 .filter(|next| *next > bucket)
@@ -94,11 +94,17 @@ impl Granularity {
         }
     }
 
+    /// The bucket so many days after one that starts here.
+    fn later(self, bucket: i64, days: i64, start: i64, zone: &TimeZone) -> i64 {
+        let later = self.bucket(bucket + days * DAY + DAY / 2, start, zone);
+        if later > bucket { later } else { rollup::next(Tier::Day, bucket, zone) }
+    }
+
     /// The coarsest tier whose buckets lie each in one of the answer's, in a question from `start` to `end`.
     pub fn tier(self, (start, end): (i64, i64), zone: &TimeZone) -> Tier {
         match self {
-            Granularity::Minutes(DAY) => Tier::Day,
-            Granularity::Minutes(n) if n % 60 == 0 && (n < DAY || has_whole_hours(start, end, zone)) => Tier::Hour,
+            Granularity::Minutes(DAY) if has_even_days(start, end, zone) => Tier::Day,
+            Granularity::Minutes(n) if n % 60 == 0 && (n <= DAY || has_whole_hours(start, end, zone)) => Tier::Hour,
             Granularity::Minutes(_) => Tier::Minute,
             _ => Tier::Day,
         }
@@ -248,17 +254,27 @@ fn months(date: Date) -> i64 {
 /// The start of the month that is so many months after a date's.
 fn add_months(date: Date, months: i64, zone: &TimeZone) -> Option<i64> {
     let date = date.first_of_month().checked_add(Span::new().try_months(months).ok()?).ok()?;
-    let start = date.to_zoned(zone.clone()).ok()?.timestamp().as_second();
-    Some(start.div_euclid(60))
+    Some(rollup::first_minute(date.to_zoned(zone.clone()).ok()?.timestamp()))
 }
 
-/// Whether clocks change by whole hours, if at all.
+/// Whether clocks change by whole hours, if at all, from a day's start to an end.
 fn has_whole_hours(start: i64, end: i64, zone: &TimeZone) -> bool {
+    changes(start, end, zone, |seconds| seconds % 3_600 == 0)
+}
+
+/// Whether clocks don't change at all.
+fn has_even_days(start: i64, end: i64, zone: &TimeZone) -> bool {
+    changes(start, end, zone, |seconds| seconds == 0)
+}
+
+/// Whether all changes of the clock, from the day that one minute is in to the one that another is in, are so, in seconds from the first.
+fn changes(start: i64, end: i64, zone: &TimeZone, are: impl Fn(i32) -> bool) -> bool {
     let timestamp = |minute: i64| Timestamp::from_second(minute.saturating_mul(60));
-    let (Ok(start), Ok(end)) = (timestamp(start), timestamp(end)) else { return false };
+    let (first, end) = (rollup::floor(Tier::Day, start, zone), end.saturating_add(2 * DAY));
+    let (Ok(start), Ok(end)) = (timestamp(first), timestamp(end)) else { return false };
     let offset = zone.to_offset(start).seconds();
     let mut changes = zone.following(start).take_while(|change| change.timestamp() < end);
-    changes.all(|change| (change.offset().seconds() - offset) % 3_600 == 0)
+    changes.all(|change| are(change.offset().seconds() - offset))
 }
 
 #[cfg(test)]
@@ -316,6 +332,14 @@ mod tests {
             // No bucket of the tier lies in two of the answer's.
             let tier = granularity.tier(range, zone);
             prop_assert_eq!(rollup::floor(tier, bucket, zone), bucket, "{:?}", tier);
+            let mut bucket = granularity.bucket(start, start, zone);
+            for _ in 0..2_000 {
+                prop_assert_eq!(rollup::floor(tier, bucket, zone), bucket, "{:?}", tier);
+                bucket = granularity.next(bucket, range, zone);
+                if bucket >= range.1 {
+                    break;
+                }
+            }
         }
 
         #[test]
@@ -353,6 +377,17 @@ mod tests {
             let bucketed = Granularity::parse(granularity).unwrap().bucket(minute(at), start, cet);
             assert_eq!(bucketed, minute(bucket), "{granularity} {at}");
         }
+    }
+
+    #[test]
+    fn a_day_of_25_hours_has_one_bucket_of_24_and_one_of_1() {
+        let cet = &zones()[4];
+        let range = (minute("2024-10-27T00:00:00+02:00"), minute("2024-10-29T00:00:00+01:00"));
+        let granularity = Granularity::parse("24h").unwrap();
+        assert_eq!(granularity.tier(range, cet), Tier::Hour);
+        assert_eq!(granularity.tier((range.1, range.1 + DAY), cet), Tier::Day);
+        let late = minute("2024-10-27T23:30:00+01:00");
+        assert_eq!(granularity.bucket(late, range.0, cet), minute("2024-10-27T23:00:00+01:00"));
     }
 
     #[test]

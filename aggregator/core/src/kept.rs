@@ -92,9 +92,22 @@ impl Kept {
         }
     }
 
+    /// Hours and days of these stretches were cut anew: a change as a flush is one.
+    pub fn recut(&mut self, touched: &[Stretch]) {
+        self.flushed(self.through, touched);
+    }
+
+    /// A change may have touched any.
+    pub fn clear(&mut self) {
+        self.flushed(self.through, &[]);
+        self.stretches.clear();
+        self.bytes = 0;
+    }
+
     /// A flush reached a position, and wrote to these stretches.
     pub fn flushed(&mut self, through: u64, touched: &[Stretch]) {
-        self.through = through;
+        // Beyond the position where there were other changes since the last one: it only has to rise.
+        self.through = through.max(self.through + 1);
         for stretch in touched {
             let gone = self.stretches.remove(stretch).into_iter().flatten();
             self.bytes -= gone.map(|entry| entry.bytes).sum::<usize>();
@@ -161,6 +174,13 @@ mod tests {
         kept.put(at(0), ALL, COUNTS, 20, cells(2));
         assert!(kept.get(&at(0), &ALL, COUNTS, 10).is_none(), "it has what an earlier view hasn't");
         assert!(kept.get(&at(0), &ALL, COUNTS, 20).is_some());
+        kept.recut(&[at(0)]);
+        kept.put(at(0), ALL, COUNTS, 20, cells(2));
+        assert!(kept.get(&at(0), &ALL, COUNTS, 21).is_none(), "it was read before it was cut anew");
+        kept.clear();
+        assert_eq!(kept.bytes(), 0);
+        kept.flushed(21, &[]);
+        assert!(kept.through() > 22, "never again what it was");
     }
 
     #[test]

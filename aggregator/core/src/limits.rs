@@ -26,6 +26,10 @@ pub const ANSWER_STEPS_MAX: usize = 1_000_000;
 pub const ANSWER_FIGURES_MAX: usize = 200_000;
 /// Bytes that one question's figures may take while they are added up.
 pub const QUESTION_BYTES_MAX: usize = 256 << 20;
+/// Time zones that a client had before, on whose clocks hours and days are still kept.
+pub const EARLIER_ZONES_MAX: usize = 8;
+/// Bytes of a time zone's rules.
+pub const ZONE_RULES_BYTES_MAX: usize = 64 << 10;
 /// Questions of a dashboard.
 pub const DASHBOARD_QUESTIONS_MAX: usize = 32;
 /// Bytes of a dashboard.

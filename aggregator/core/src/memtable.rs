@@ -9,9 +9,8 @@ use catchment_cells::cube;
 use catchment_cells::frame::{CellsBlock, CountersBlock};
 use catchment_cells::key::{CellKey, Tier, Values};
 use catchment_cells::{Cell, ClientId};
-use jiff::tz::TimeZone;
 
-use crate::rollup;
+use crate::tiers::Tiers;
 
 /// What a cell costs beside what it holds: its place in a tree, and its values, roughly.
 const CELL_BYTES: usize = 100;
@@ -123,11 +122,18 @@ impl Memtable {
         &self.cells
     }
 
-    /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in. A cube that is in
+    /// All that a flush writes, bucket by bucket: the cells of every minute, and of the hours and days these lie in, as far as the
+    /// client's tiers have these. A cube that is in
     /// `folded` is written as it is there.
-    pub fn for_each_tier(&self, folded: &CellsBlock, zone: &TimeZone, mut write: impl FnMut(Place<'_>, Bucket<'_>)) {
+    pub fn for_each_tier(
+        &self,
+        folded: &CellsBlock,
+        tiers: impl Fn(&ClientId) -> Arc<Tiers>,
+        mut write: impl FnMut(Place<'_>, Bucket<'_>),
+    ) {
         for (client, section) in &self.cells {
             let folded = folded.0.get(client);
+            let tiers = tiers(client);
             for (name, cube) in section {
                 let minutes: Vec<_> = match folded.and_then(|folded| folded.get(name)) {
                     Some(folded) => folded.buckets.iter().collect(),
@@ -135,8 +141,8 @@ impl Memtable {
                 };
                 for tier in [Tier::Minute, Tier::Hour, Tier::Day] {
                     // Minutes ascend, and so do the buckets they lie in: one bucket is merged at a time.
-                    let buckets: Vec<_> =
-                        minutes.iter().map(|(minute, cells)| (rollup::floor(tier, **minute, zone), *cells)).collect();
+                    let place = |(minute, cells): &(&i64, _)| Some((tiers.bucket(name, tier, **minute)?, *cells));
+                    let buckets: Vec<_> = minutes.iter().filter_map(place).collect();
                     for minutes in buckets.chunk_by(|a, b| a.0 == b.0) {
                         let (dimensions, bucket) = (cube.dimensions.len(), minutes[0].0);
                         write(Place { client, cube: name, dimensions, tier, bucket }, merge_minutes(minutes));

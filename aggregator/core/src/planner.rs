@@ -1,6 +1,7 @@
 //! The planner: which cube and which tiers answer a question.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use catchment_cells::codec::{DecodeError, Reader, put_str, put_uv};
 use catchment_cells::key::{Tier, is_name};
@@ -12,6 +13,7 @@ use thiserror::Error;
 use crate::filter::{Filter, Test, Truth};
 use crate::question::{Figure, Question, Stat};
 use crate::rollup;
+use crate::tiers::{Tiers, Zone};
 
 /// The version byte of a cube's row in a store.
 const ROW_VERSION: u8 = 1;
@@ -44,6 +46,8 @@ pub struct Plan {
     pub spans: Vec<Span>,
     /// The zone whose days and hours count.
     pub zone: TimeZone,
+    /// What there is of the client's tiers.
+    pub tiers: Arc<Tiers>,
 }
 
 /// A stretch of time that one tier covers.
@@ -77,6 +81,16 @@ pub enum PlanError {
     /// What was received is told apart by its reason alone.
     #[error("received metrics have no dimension but reason")]
     OfReceived,
+    /// What it takes is no longer there.
+    #[error(
+        "the question is about time of which {tier}s are not kept any more, and needs them: {kept}. Ask for coarser buckets, or from the start of one that is kept on"
+    )]
+    NotKept {
+        /// The tier that is needed.
+        tier: &'static str,
+        /// What is kept.
+        kept: String,
+    },
 }
 
 fn digest_hint(digest: bool) -> &'static str {
@@ -138,8 +152,13 @@ impl From<&cube::Cube> for Cube {
 }
 
 impl Plan {
-    /// Plans a question over the default cubes and those that the client has beside them.
+    /// Plans a question of a client all of whose hours and days are cut on a clock, and kept.
     pub fn new(question: Question, own: &[Cube], zone: &TimeZone) -> Result<Plan, PlanError> {
+        Plan::of(question, own, &Arc::new(Tiers::on(Zone::from(zone.clone()))))
+    }
+
+    /// Plans a question over the default cubes and those that the client has beside them.
+    pub fn of(question: Question, own: &[Cube], tiers: &Arc<Tiers>) -> Result<Plan, PlanError> {
         let received = question.metrics[0].metric.is_received();
         let terms = || question.metrics.iter().flat_map(Figure::metrics);
         if terms().any(|metric| metric.is_received() != received) {
@@ -183,24 +202,29 @@ impl Plan {
         };
         let group_by = question.group_by.iter().filter_map(|name| cube.index(name)).collect();
         let filter = question.filter.as_ref().and_then(|filter| filter.named(&|name| cube.index(name)));
-        let spans = cover_question(&question, zone);
-        Ok(Plan { question, cube, filter, group_by, spans, zone: zone.clone() })
+        let spans = cover_question(&question, &cube.name, tiers)?;
+        Ok(Plan { question, cube, filter, group_by, spans, zone: tiers.time_zone().clone(), tiers: tiers.clone() })
+    }
+
+    /// The plan of the same question where the client's tiers are others by now; its clock must be the same.
+    pub fn over(&self, tiers: &Arc<Tiers>) -> Result<Plan, PlanError> {
+        let spans = cover_question(&self.question, &self.cube.name, tiers)?;
+        Ok(Plan { spans, tiers: tiers.clone(), ..self.clone() })
     }
 
     /// The plan of the same question at another time: a question of the last so many units has moved.
-    pub fn at(&self, now: i64) -> Plan {
+    pub fn at(&self, now: i64) -> Result<Plan, PlanError> {
         let mut plan = self.clone();
         if let Some(last) = plan.question.last {
             (plan.question.start, plan.question.end) = last.range(now, &self.zone);
-            plan.spans = cover_question(&plan.question, &self.zone);
         }
-        plan
+        plan.over(&self.tiers)
     }
 
     /// The plan of the same question about the period before, where it is compared with that.
-    pub fn before(&self) -> Option<Plan> {
-        let question = self.question.of_before()?;
-        Some(Plan { spans: cover_question(&question, &self.zone), question, ..self.clone() })
+    pub fn before(&self) -> Result<Option<Plan>, PlanError> {
+        let Some(question) = self.question.of_before() else { return Ok(None) };
+        Plan { question, ..self.clone() }.over(&self.tiers).map(Some)
     }
 
     /// The first minute that is read, and the one after the last.
@@ -238,12 +262,33 @@ pub(crate) fn value<T: AsRef<str>>(values: &[Option<T>], index: usize) -> Option
     values.get(index)?.as_ref().map(AsRef::as_ref)
 }
 
-/// Covers all that a question reads.
-fn cover_question(question: &Question, zone: &TimeZone) -> Vec<Span> {
-    let (from, to) = (question.reads_from(zone), question.end);
+/// Covers all that a question reads: each of its buckets with whole ones of the tiers, on the clocks that these were cut on.
+fn cover_question(question: &Question, cube: &str, tiers: &Tiers) -> Result<Vec<Span>, PlanError> {
+    let zone = tiers.time_zone();
+    let (mut from, to) = (question.reads_from(zone), question.end);
+    let coarsest = question.granularity.tier((from, to), zone);
     let mut spans = Vec::new();
-    cover(question.granularity.tier((from, to), zone), from, to, zone, &mut spans);
-    spans
+    for (earlier, until) in tiers.earlier() {
+        let until = until.min(to);
+        while from < until {
+            let end = match coarsest {
+                Tier::Minute => until,
+                _ => {
+                    let bucket = question.bucket(from, zone);
+                    question.granularity.next(bucket, (question.start, to), zone).clamp(from + 1, until)
+                }
+            };
+            cover(if coarsest == Tier::Minute { coarsest } else { Tier::Day }, from, end, earlier, &mut spans);
+            from = end;
+        }
+    }
+    let cut_from = tiers.cut_from(cube).clamp(from, to);
+    cover(Tier::Minute, from, cut_from, zone, &mut spans);
+    cover(coarsest, cut_from, to, zone, &mut spans);
+    match spans.iter().find(|span| span.from < tiers.kept_from(span.tier)) {
+        Some(span) => Err(PlanError::NotKept { tier: span.tier.name(), kept: tiers.kept() }),
+        None => Ok(spans),
+    }
 }
 
 /// Covers `from..to` with whole buckets of the tier, and the edges with those of finer ones.
@@ -252,17 +297,25 @@ fn cover(tier: Tier, from: i64, to: i64, zone: &TimeZone, spans: &mut Vec<Span>)
         return;
     }
     let finer = match tier {
-        Tier::Minute => return spans.push(Span { tier, from, to }),
+        Tier::Minute => return push(spans, Span { tier, from, to }),
         Tier::Hour => Tier::Minute,
         Tier::Day => Tier::Hour,
     };
     let (first, last) = (rollup::ceil(tier, from, zone), rollup::floor(tier, to, zone));
     if first < last {
         cover(finer, from, first, zone, spans);
-        spans.push(Span { tier, from: first, to: last });
+        push(spans, Span { tier, from: first, to: last });
         cover(finer, last, to, zone, spans);
     } else {
         cover(finer, from, to, zone, spans);
+    }
+}
+
+/// Adds a span, to the one before where that goes on.
+fn push(spans: &mut Vec<Span>, span: Span) {
+    match spans.last_mut() {
+        Some(last) if (last.tier, last.to) == (span.tier, span.from) => last.to = span.to,
+        _ => spans.push(span),
     }
 }
 

@@ -19,6 +19,7 @@ use crate::limits::{
     QUESTION_BUCKETS_MAX, QUESTION_FILTERS_MAX, QUESTION_GROUPS_BY_MAX, QUESTION_LIMIT_DEFAULT, QUESTION_LIMIT_MAX,
     WINDOW_STEPS_MAX,
 };
+use crate::rollup;
 
 /// The years that can be asked about, far from where the calendar ends: from 0001-01-01 to before 9999-01-01, in s of 1970.
 const YEARS_FROM_S: i64 = -62_135_596_800;
@@ -393,22 +394,26 @@ fn parse_limit(text: &str) -> Result<usize, QuestionError> {
 fn parse_time(parameter: &str, text: Option<&str>, zone: &TimeZone) -> Result<i64, QuestionError> {
     let Some(text) = text else { return error(parameter, "it is missing") };
     // A date's parser passes over a time that follows; a time without a zone is no instant, and is refused.
-    let timestamp = if text.len() == DATE_BYTES {
-        text.parse::<Date>().and_then(|date| date.to_zoned(zone.clone())).map(|zoned| zoned.timestamp())
-    } else {
-        text.parse::<Timestamp>()
-    };
-    let Ok(timestamp) = timestamp else {
+    if text.len() == DATE_BYTES
+        && let Ok(start) = text.parse::<Date>().and_then(|date| date.to_zoned(zone.clone()))
+    {
+        return in_years(parameter, rollup::first_minute(start.timestamp()));
+    }
+    let Ok(timestamp) = text.parse::<Timestamp>() else {
         return error(parameter, "it is a date, as in 2024-01-31, or a time, as in 2024-01-31T12:00:00Z");
     };
     let second = timestamp.as_second();
     if second.rem_euclid(60) != 0 || timestamp.subsec_nanosecond() != 0 {
         return error(parameter, "it must be a whole minute");
     }
-    if !(YEARS_FROM_S..YEARS_TO_S).contains(&second) {
+    in_years(parameter, second / 60)
+}
+
+fn in_years(parameter: &str, minute: i64) -> Result<i64, QuestionError> {
+    if !(YEARS_FROM_S / 60..YEARS_TO_S / 60).contains(&minute) {
         return error(parameter, "it must lie in the years 1 to 9998");
     }
-    Ok(second / 60)
+    Ok(minute)
 }
 
 #[cfg(test)]

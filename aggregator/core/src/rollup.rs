@@ -34,7 +34,13 @@ fn day(minute: i64, zone: &TimeZone) -> Option<i64> {
     }
     let timestamp = Timestamp::from_second(minute.checked_mul(60)?).ok()?;
     let start = timestamp.to_zoned(zone.clone()).start_of_day().ok()?;
-    Some(start.timestamp().as_second().div_euclid(60))
+    Some(first_minute(start.timestamp()))
+}
+
+/// The first whole minute from a time on: clocks of the 19th century were off by seconds.
+pub(crate) fn first_minute(from: Timestamp) -> i64 {
+    let second = from.as_second() + i64::from(from.subsec_nanosecond() > 0);
+    second.div_euclid(60) + i64::from(second.rem_euclid(60) > 0)
 }
 
 /// The start of the first bucket that begins at a minute or after it.
@@ -50,8 +56,13 @@ pub fn next(tier: Tier, start: i64, zone: &TimeZone) -> i64 {
         Tier::Minute => start + 1,
         // A day's last hour is shorter where the day's length is no whole number of hours.
         Tier::Hour => (start + minutes(tier)).min(next(Tier::Day, floor(Tier::Day, start, zone), zone)),
-        // Half a day further than the usual length lies in the next one, even where a day has 23 or 25 hours.
-        Tier::Day => floor(Tier::Day, start + day + day / 2, zone),
+        Tier::Day => {
+            // Half a day further than the usual length lies in the next one, even where a day has 23 or 25 hours. One had 48, when Alaska
+            // came over the date line.
+            let later = |days| floor(Tier::Day, start + days * day + day / 2, zone);
+            let next = later(1);
+            if next > start { next } else { later(2).max(start + day) }
+        }
     }
 }
 

@@ -1,17 +1,19 @@
 //! Runs: each flush writes its cells as blocks, rows of `(series, first bucket, run)`; a fold merges the runs of a stretch.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
 use std::vec;
 
-use catchment_cells::Cell;
 use catchment_cells::cell::Wanted;
 use catchment_cells::codec::{DecodeError, Reader};
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::{Tier, put_bucket, read_place, series};
-use jiff::tz::TimeZone;
+use catchment_cells::limits::MINUTE_MAX;
+use catchment_cells::{Cell, ClientId};
 
 use crate::block::{Block, Draft, Texts, stretch, stretch_minutes};
 use crate::tables::Frozen;
+use crate::tiers::Tiers;
 
 /// Bytes of a bucket and of a run at the end of a row's key.
 const BUCKET_BYTES: usize = 8;
@@ -59,6 +61,13 @@ impl Stretch {
         let from = stretch(tier, bucket);
         Stretch { from: bucket_key(series, from), to: bucket_key(series, from + stretch_minutes(tier)) }
     }
+
+    /// All between the one that a minute is in and the one that another is in, which is not among them.
+    pub fn between(series: &[u8], tier: Tier, from: i64, to: i64) -> Stretch {
+        // Well beyond all buckets there are.
+        let key = |minute: i64| bucket_key(series, stretch(tier, minute.clamp(-2 * MINUTE_MAX, 2 * MINUTE_MAX)));
+        Stretch { from: key(from), to: key(to) }
+    }
 }
 
 impl Folder {
@@ -101,12 +110,12 @@ impl Frozen {
     pub fn for_each_row(
         &self,
         folded: &CellsBlock,
-        zone: &TimeZone,
+        tiers: impl Fn(&ClientId) -> Arc<Tiers>,
         put: impl FnMut(Vec<u8>, Vec<u8>),
     ) -> Vec<Stretch> {
         let mut rows = Rows::new(self.run, put);
         let mut touched: Vec<Stretch> = Vec::new();
-        self.memtable.for_each_tier(folded, zone, |place, cells| {
+        self.memtable.for_each_tier(folded, tiers, |place, cells| {
             let series = series(place.client, place.cube, place.tier);
             let stretch = Stretch::of(&series, place.tier, place.bucket);
             // Buckets come stretch by stretch.

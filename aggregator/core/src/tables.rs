@@ -15,6 +15,7 @@ use thiserror::Error;
 use crate::log::{LogRow, LogSize};
 use crate::memtable::{Memtable, Minute, add_counters};
 use crate::planner::Cube;
+use crate::tiers::Tiers;
 
 /// The log is cut off when that makes it so much smaller, or when it is full.
 const TRUNCATE_BYTES: u64 = 4 << 20;
@@ -51,6 +52,9 @@ pub struct Tables {
     cubes: HashMap<ClientId, Vec<Cube>>,
     /// Those that clients' configs declare now.
     declared: HashMap<ClientId, Vec<Cube>>,
+    /// Of clients whose tiers aren't as everyone's.
+    tiers: HashMap<ClientId, Arc<Tiers>>,
+    default_tiers: Arc<Tiers>,
 }
 
 /// A memtable that a flush is writing.
@@ -107,6 +111,8 @@ impl Tables {
             as_of,
             cubes: by_client,
             declared: HashMap::new(),
+            tiers: HashMap::new(),
+            default_tiers: Arc::default(),
         }
     }
 
@@ -255,6 +261,22 @@ impl Tables {
     /// The cubes that a client has beside the default ones: those that its config declares, or that its frames had.
     pub fn cubes(&self, client: &ClientId) -> &[Cube] {
         self.declared.get(client).or_else(|| self.cubes.get(client)).map_or(&[], |cubes| cubes)
+    }
+
+    /// A client's tiers.
+    pub fn tiers(&self, client: &ClientId) -> Arc<Tiers> {
+        self.tiers.get(client).unwrap_or(&self.default_tiers).clone()
+    }
+
+    /// A client's tiers are others now.
+    pub fn set_tiers(&mut self, client: &ClientId, tiers: Arc<Tiers>) {
+        self.tiers.insert(client.clone(), tiers);
+    }
+
+    /// A client whose hours and days are being cut anew.
+    pub fn cutting(&self) -> Option<(ClientId, Arc<Tiers>)> {
+        let mut cutting = self.tiers.iter().filter(|(_, tiers)| tiers.cutting().is_some());
+        cutting.next().map(|(client, tiers)| (client.clone(), tiers.clone()))
     }
 
     /// Bytes of the memtables, and of frames in the log.

@@ -290,11 +290,15 @@ impl Rows {
         for (key, dictionary) in &admission.changed {
             self.dictionaries.insert(key.encode(false), dictionary.clone());
         }
-        memtable.for_each_tier(&admission.fold(&memtable), &TimeZone::UTC, |place, cells| {
-            for (values, cell) in cells {
-                self.cells.entry(place.key(values)).or_default().push(cell.into_owned());
-            }
-        });
+        memtable.for_each_tier(
+            &admission.fold(&memtable),
+            |_| Default::default(),
+            |place, cells| {
+                for (values, cell) in cells {
+                    self.cells.entry(place.key(values)).or_default().push(cell.into_owned());
+                }
+            },
+        );
     }
 
     fn known(&self, plan: &Plan) -> Dictionaries {
@@ -321,7 +325,7 @@ impl Rows {
     fn answer(&self, memtable: &Memtable, question: Question) -> Vec<Row> {
         let plan = Plan::new(question, &[], &TimeZone::UTC).unwrap();
         let answer = self.read(memtable, plan.clone());
-        match plan.before() {
+        match plan.before().unwrap() {
             None => answer.rows().unwrap(),
             Some(before) => answer.rows_beside(Some(&self.read(memtable, before)), &|| true).unwrap(),
         }

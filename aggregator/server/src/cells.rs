@@ -11,17 +11,18 @@ use catchment_aggregator_core::dictionary::{self, Dictionaries};
 use catchment_aggregator_core::kept::Kept;
 use catchment_aggregator_core::limits::{KEPT_BYTES_MAX, QUESTION_CELLS_MAX};
 use catchment_aggregator_core::log::needed_from;
-use catchment_aggregator_core::planner::{Cube, Span};
+use catchment_aggregator_core::planner::{Cube, PlanError, Span};
 use catchment_aggregator_core::runs::{Folder, Stretch};
 use catchment_aggregator_core::tables::{Blocks, CubeError};
-use catchment_aggregator_core::{LogRow, Plan, Tables};
+use catchment_aggregator_core::tiers::{KeptDays, TooManyZones, Zone};
+use catchment_aggregator_core::{LogRow, Plan, Tables, Tiers};
 use catchment_cells::cell::Wanted;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::{Values, series};
 use catchment_cells::{Cell, ClientId, Secret};
 use catchment_config::is_report;
-use jiff::tz::TimeZone;
 use thiserror::Error;
+use tracing::info;
 
 use crate::clock::now_ms;
 use crate::config::Limits;
@@ -48,6 +49,8 @@ pub(crate) struct Cells {
     tables: RwLock<Tables>,
     /// Taken while the tables are locked, or alone.
     kept: Mutex<Kept>,
+    /// Held by whoever changes what hours and days are made of, or makes some.
+    shaping: Mutex<()>,
     /// What clients may take of which a config says so.
     limits: RwLock<HashMap<ClientId, catchment_config::Limits>>,
     /// Where questions found several runs.
@@ -80,6 +83,10 @@ pub(crate) enum AnswerError {
     #[error(transparent)]
     TooMuch(#[from] TooMuch),
     #[error(transparent)]
+    Plan(#[from] PlanError),
+    #[error("the client's time zone has just been changed: ask again")]
+    Changed,
+    #[error(transparent)]
     Store(#[from] StoreError),
 }
 
@@ -94,10 +101,14 @@ impl Cells {
     ) -> Result<Cells, StoreError> {
         let flushed = store.cursor(Cursor::Flushed)?;
         let forwarded = if forwards { Some(store.cursor(Cursor::Forwarded)?) } else { None };
-        let tables = Tables::new(limits.into(), flushed, store.newest_cut_at()?, store.cubes()?);
+        let mut tables = Tables::new(limits.into(), flushed, store.newest_cut_at()?, store.cubes()?);
+        for (client, tiers) in store.all_tiers()? {
+            tables.set_tiers(&client, Arc::new(tiers));
+        }
         let kept = Mutex::new(Kept::new(flushed, KEPT_BYTES_MAX));
         let (started, tables, scattered) = (Instant::now(), RwLock::new(tables), Mutex::default());
-        let cells = Cells { store, started, tables, kept, limits: RwLock::default(), scattered, feed };
+        let (limits, shaping) = (RwLock::default(), Mutex::default());
+        let cells = Cells { store, started, tables, kept, shaping, limits, scattered, feed };
         let mut folder = Folder::default();
         for row in cells.store.rows(needed_from(flushed, forwarded)) {
             let row = row?;
@@ -159,11 +170,13 @@ impl Cells {
 
     /// Writes the open memtable to the store. One caller at a time: the keeper.
     pub(crate) fn flush(&self, folder: &mut Folder) -> Result<(), StoreError> {
+        let _shaping = self.shaping();
         let Some(frozen) = self.write().freeze() else { return Ok(()) };
         let limits = self.limits.read().unwrap_or_else(PoisonError::into_inner).clone();
         let values_max =
             |client: &ClientId| limits.get(client).copied().unwrap_or_default().values_per_dimension as usize;
-        let Flushed { touched, values_folded } = self.store.flush(&frozen, &zone(), today(), values_max)?;
+        let Flushed { touched, values_folded } =
+            self.store.flush(&frozen, |client| self.tiers(client), today(), values_max)?;
         metrics::count_values_folded(values_folded);
         {
             let mut tables = self.write();
@@ -172,6 +185,56 @@ impl Cells {
         }
         folder.flushed(touched);
         Ok(())
+    }
+
+    /// A client's tiers.
+    pub(crate) fn tiers(&self, client: &ClientId) -> Arc<Tiers> {
+        self.read().tiers(client)
+    }
+
+    /// Has a client's hours and days cut on a clock from now on, as far as they aren't: `store` gets what its tiers are then, if they are others.
+    pub(crate) fn set_zone<E: From<StoreError> + From<TooManyZones>>(
+        &self,
+        client: &ClientId,
+        zone: Zone,
+        store: impl FnOnce(&Store, Option<&Tiers>) -> Result<(), StoreError>,
+    ) -> Result<(), E> {
+        let _shaping = self.shaping();
+        let tiers = self.tiers(client);
+        if *tiers.zone() == zone {
+            return Ok(store(&self.store, None)?);
+        }
+        let tiers = tiers.with_zone(zone)?;
+        store(&self.store, Some(&tiers))?;
+        let mut tables = self.write();
+        self.kept().clear();
+        tables.set_tiers(client, Arc::new(tiers));
+        Ok(())
+    }
+
+    /// Has no more of a client's tiers be kept than for so many days before the present one, at `now`, in ms: what is not kept any more is read by no
+    /// question from here on, and may be [swept](Store::sweep).
+    pub(crate) fn expire(&self, client: &ClientId, days: KeptDays, now: i64) -> Result<Arc<Tiers>, StoreError> {
+        let _shaping = self.shaping();
+        let tiers = self.tiers(client);
+        let Some(tiers) = tiers.with_kept(days, now).map(Arc::new) else { return Ok(tiers) };
+        self.store.put_tiers(client, &tiers)?;
+        self.write().set_tiers(client, tiers.clone());
+        Ok(tiers)
+    }
+
+    /// Goes on with hours and days that are cut anew, by one step, if there are any, and says so.
+    pub(crate) fn cut(&self) -> Result<bool, StoreError> {
+        let _shaping = self.shaping();
+        let Some((client, tiers)) = self.read().cutting() else { return Ok(false) };
+        let (tiers, touched) = self.store.cut(&client, &tiers)?;
+        if tiers.cutting().is_none() {
+            info!(%client, time_zone = tiers.zone().name(), "hours and days are cut on another clock");
+        }
+        let mut tables = self.write();
+        self.kept().recut(&touched);
+        tables.set_tiers(&client, Arc::new(tiers));
+        Ok(true)
     }
 
     /// Where questions found several runs since the last look.
@@ -265,17 +328,24 @@ impl Cells {
         deadline: Instant,
         visitor: &mut impl Visitor,
     ) -> Result<(u64, Option<i64>), AnswerError> {
-        let (start, end) = plan.range();
         let mut bounded = Bounded { visitor, cells_read: 0, deadline };
         // Whoever writes waits for no visit: what is visited is held, and no longer the tables.
-        let (minutes, frozen, view, position, as_of) = {
+        let (plan, minutes, frozen, view, position, as_of) = {
             let tables = self.read();
+            // By the tiers as the store has them now: what isn't kept any more, or not cut yet, is not read.
+            let tiers = tables.tiers(client);
+            if tiers.zone() != plan.tiers.zone() {
+                return Err(AnswerError::Changed);
+            }
+            let plan = plan.over(&tiers)?;
+            let (start, end) = plan.range();
             let minutes = tables.minutes(client, &plan.cube.name, start, end);
             let frozen = tables.frozen();
             let (through, without_run) = (self.kept().through(), frozen.as_ref().map(|frozen| frozen.run));
             let view = View { snapshot: self.store.snapshot(), through, without_run };
-            (minutes, frozen, view, tables.position(), tables.as_of())
+            (plan, minutes, frozen, view, tables.position(), tables.as_of())
         };
+        let (start, end) = plan.range();
         for (minute, cells) in minutes {
             bounded.visit_minute(minute, &cells)?;
         }
@@ -381,6 +451,10 @@ impl Cells {
     /// Bytes of what questions have read and is kept.
     pub(crate) fn kept_bytes(&self) -> usize {
         self.kept().bytes()
+    }
+
+    fn shaping(&self) -> MutexGuard<'_, ()> {
+        self.shaping.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn kept(&self) -> MutexGuard<'_, Kept> {
@@ -499,9 +573,4 @@ fn borrow<'a, 'b>(values: &'a Values, borrowed: &'b mut Vec<Option<&'a str>>) ->
 /// The day of UTC, in days since 1970.
 fn today() -> i64 {
     dictionary::day(now_ms().div_euclid(60_000))
-}
-
-/// The clock that hours and days are cut on: UTC, until clients have a configured one.
-pub(crate) fn zone() -> TimeZone {
-    TimeZone::UTC
 }

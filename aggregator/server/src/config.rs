@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use catchment_aggregator_core::tables::Bounds;
 use catchment_cells::Secret;
 use catchment_cells::secret::SecretTooShort;
+use catchment_config::RetentionDays;
+use catchment_config::limits::RETENTION_DAYS_MAX;
 use catchment_link::Tls;
 use serde::Deserialize;
 use thiserror::Error;
@@ -39,6 +41,9 @@ pub(crate) struct Config {
     /// How much is kept where.
     #[serde(default)]
     pub store: Limits,
+    /// For how long figures of clients are kept whose configs don't say; for ever, without it.
+    #[serde(default)]
+    pub retention_days: RetentionDays,
 }
 
 /// The aggregator that gets every frame of this one.
@@ -90,6 +95,11 @@ pub(crate) enum ConfigError {
     Read { path: PathBuf, error: std::io::Error },
     #[error("{} is no configuration: line {line}: {message}", path.display())]
     Parse { path: PathBuf, line: usize, message: String },
+    #[error(
+        "{}: [retention_days] has 1 to {RETENTION_DAYS_MAX} days each, of hours no fewer than of minutes, and of days than of hours",
+        .0.display()
+    )]
+    Retention(PathBuf),
     #[error("{}: {error}", path.display())]
     Secret { path: PathBuf, error: SecretTooShort },
 }
@@ -104,6 +114,9 @@ impl Config {
             line: 1 + text[..error.span().map_or(0, |span| span.start)].matches('\n').count(),
             message: error.message().replace('\n', " "),
         })?;
+        if !config.retention_days.is_sound() {
+            return Err(ConfigError::Retention(path.to_owned()));
+        }
         let folder = path.parent().unwrap_or(Path::new(""));
         for path in [&mut config.data, &mut config.secret_file]
             .into_iter()

@@ -7,15 +7,17 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 
 use catchment_aggregator_core::planner::Cube;
 use catchment_aggregator_core::tables::CubeError;
+use catchment_aggregator_core::tiers::{TooManyZones, Zone};
 use catchment_cells::config::{Answer, Question, Told};
 use catchment_cells::secret::ConfigKey;
 use catchment_cells::{ClientId, Secret};
 use catchment_config::{Config, Mistakes};
 use thiserror::Error;
-use tracing::info;
+use tracing::{error, info, warn};
 
 use crate::cells::Cells;
-use crate::store::StoreError;
+use crate::store::{Store, StoreError};
+use crate::{metrics, zones};
 
 /// All configs. The version is one for all of them, and rises with each change.
 pub(crate) struct Configs {
@@ -40,6 +42,8 @@ pub(crate) struct Versioned {
     /// The version of its last change; 0: it was never set.
     pub version: u32,
     pub config: Config,
+    /// Why it can't be read, if it can't: the config is that of a client without one then.
+    pub unreadable: Option<String>,
     /// As it is shipped.
     bytes: Vec<u8>,
 }
@@ -51,6 +55,12 @@ pub(crate) enum PutError {
     Changed(u32),
     #[error("{0}: take another name")]
     Cube(#[from] CubeError),
+    #[error(
+        "time_zone: there is no time zone {0:?} in the IANA database that this aggregator has, as it is spelled there"
+    )]
+    TimeZone(String),
+    #[error("time_zone: {0}")]
+    TimeZones(#[from] TooManyZones),
     #[error("no more than {} changes can be told apart", u32::MAX)]
     Versions,
     #[error(transparent)]
@@ -74,14 +84,35 @@ impl Configs {
     /// Reads what the store has, and declares the clients' cubes.
     pub(crate) fn open(cells: Arc<Cells>, secret: &Secret, home: Option<String>) -> Result<Configs, StoreError> {
         let mut state = State::default();
-        for (client, version, config) in cells.store().configs()? {
+        for (client, version, bytes) in cells.store().configs()? {
+            state.version = state.version.max(version);
+            // It was taken when it was set, but maybe by another version of this program. Shards are told it as it is: one that reads it no better
+            // keeps what it has.
+            let config = match Config::decode(&bytes) {
+                Ok(config) => config,
+                Err(reason) => {
+                    error!(%client, version, %reason, "a config can't be read: set it anew");
+                    let unreadable = Some(reason.to_string());
+                    state
+                        .clients
+                        .insert(client, Arc::new(Versioned { version, bytes, unreadable, ..Versioned::default() }));
+                    continue;
+                }
+            };
             // They were checked when they were set; a cube that doesn't fit any more is not answered from.
             if let Err(error) = cells.declare(&client, cubes(&config), config.limits) {
                 info!(%client, %error, "cubes of a config aren't declared");
             }
-            state.version = state.version.max(version);
-            state.clients.insert(client, Arc::new(Versioned { version, bytes: config.encode(), config }));
+            // Its rules may be others than they were, of which another version of this program knows.
+            match zones::find(&config.time_zone).map(|zone| set_zone(&cells, &client, zone)) {
+                Some(Err(PutError::Store(error))) => return Err(error),
+                Some(Ok(())) => {}
+                Some(Err(error)) => warn!(%client, %error, "hours and days stay on the clock that they are cut on"),
+                None => warn!(%client, time_zone = config.time_zone, "there is no such time zone any more"),
+            }
+            state.clients.insert(client, Arc::new(Versioned { version, bytes, config, unreadable: None }));
         }
+        metrics::set_unreadable_configs(state.clients.values().filter(|config| config.unreadable.is_some()).count());
         let (key, state, changing) = (secret.config_key(), RwLock::new(state), Mutex::new(()));
         Ok(Configs { cells, key, home, state, changing })
     }
@@ -125,16 +156,19 @@ impl Configs {
         if expected.is_some_and(|expected| expected != present.version) {
             return Err(PutError::Changed(present.version));
         }
-        if present.version > 0 && present.config == config {
+        if present.version > 0 && present.unreadable.is_none() && present.config == config {
             return Ok(present.version);
         }
         let version = self.version().checked_add(1).ok_or(PutError::Versions)?;
+        let zone = zones::find(&config.time_zone).ok_or_else(|| PutError::TimeZone(config.time_zone.clone()))?;
         let bytes = config.encode();
         let new = self.cells.declare(client, cubes(&config), config.limits)?;
-        self.cells.store().put_config(client, version, &bytes, &new)?;
+        let put = |store: &Store, tiers: Option<&_>| store.put_config(client, version, &bytes, &new, tiers);
+        self.cells.set_zone::<PutError>(client, zone, put)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.version = version;
-        state.clients.insert(client.clone(), Arc::new(Versioned { version, config, bytes }));
+        state.clients.insert(client.clone(), Arc::new(Versioned { version, config, unreadable: None, bytes }));
+        metrics::set_unreadable_configs(state.clients.values().filter(|config| config.unreadable.is_some()).count());
         Ok(version)
     }
 
@@ -167,6 +201,11 @@ impl Configs {
     fn read(&self) -> RwLockReadGuard<'_, State> {
         self.state.read().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Has what is stored of a client cut on a clock.
+fn set_zone(cells: &Cells, client: &ClientId, zone: Zone) -> Result<(), PutError> {
+    cells.set_zone(client, zone, |store, tiers| tiers.map_or(Ok(()), |tiers| store.put_tiers(client, tiers)))
 }
 
 /// The cubes of a config, as the planner knows them.

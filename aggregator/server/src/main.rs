@@ -17,6 +17,7 @@ mod server;
 mod store;
 #[cfg(test)]
 mod tests;
+mod zones;
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -43,6 +44,9 @@ struct Arguments {
     /// Prints the keys of this client, and does nothing else.
     #[arg(long, value_name = "CLIENT", value_parser = |text: &str| ClientId::new(text))]
     keys: Option<ClientId>,
+    /// The generation of these keys: a client's config says from which one on they are good.
+    #[arg(long, value_name = "N", requires = "keys", default_value_t = 1)]
+    generation: u32,
     /// Prints the bytes that each cube takes in the store, of all clients, as one JSON object, and does nothing else.
     #[arg(long, conflicts_with_all = ["keys", "operator_key"])]
     sizes: bool,
@@ -57,7 +61,7 @@ fn main() -> ExitCode {
         return match Config::load(&arguments.config).and_then(|config| config.secret()) {
             Ok(secret) => {
                 if let Some(client) = &arguments.keys {
-                    println!("{}", keys::of(client, &secret));
+                    println!("{}", keys::of(client, arguments.generation, &secret));
                 }
                 if arguments.operator_key {
                     println!("{}", keys::of_operator(&secret));

@@ -51,6 +51,11 @@ pub(crate) fn count_folded(rows: usize) {
     counter!("catchment_folded_rows_total").increment(rows as u64);
 }
 
+/// So many clients' configs can't be read.
+pub(crate) fn set_unreadable_configs(configs: usize) {
+    gauge!("catchment_unreadable_configs").set(configs as f64);
+}
+
 /// A flush folded values into `(other)`.
 pub(crate) fn count_values_folded(values: usize) {
     counter!("catchment_values_folded_total").increment(values as u64);

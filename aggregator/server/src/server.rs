@@ -132,7 +132,7 @@ impl Server {
         }
         let home = (!config.central).then_some(config.region);
         let writer = Writer::new(cells.clone(), configs.clone(), secret.clone(), home, watched.clone(), appended)?;
-        let keeper = Keeper::new(cells.clone(), cursor, health.clone());
+        let keeper = Keeper::new(cells.clone(), configs.clone(), config.retention_days, cursor, health.clone());
         let live = Live::new(&feed);
         let hub = Hub::new(cells.clone(), feed, watched.clone(), events, Handle::current());
         let (stop, stopping) = watch::channel(false);

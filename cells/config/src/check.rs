@@ -8,8 +8,8 @@ use catchment_cells::key::is_name;
 use catchment_cells::limits::{CLIENT_CUBES_MAX, CUBE_DIMENSIONS_MAX, NAME_BYTES_MAX, VALUE_BYTES_MAX};
 
 use crate::limits::{
-    DIMENSIONS_MAX, LATENESS_MINUTES_MAX, LOOKUP_ENTRIES_MAX, LOOKUPS_MAX, MEASURES_MAX, SCHEMA_FIELDS_MAX,
-    SCHEMAS_MAX, VALUES_PER_DIMENSION_MAX, VALUES_PER_DIMENSION_MIN,
+    DIMENSIONS_MAX, LATENESS_MINUTES_MAX, LOOKUP_ENTRIES_MAX, LOOKUPS_MAX, MEASURES_MAX, RETENTION_DAYS_MAX,
+    SCHEMA_FIELDS_MAX, SCHEMAS_MAX, VALUES_PER_DIMENSION_MAX, VALUES_PER_DIMENSION_MIN,
 };
 use crate::{Config, Cube, Field, Kind};
 
@@ -30,6 +30,16 @@ pub(crate) fn mistakes(config: &Config) -> Vec<String> {
     found.measures(config);
     found.lookups(config);
     found.schemas(config);
+    found.time_zone(&config.time_zone);
+    if config.retention_days.is_some_and(|retention| !retention.is_sound()) {
+        let most = RETENTION_DAYS_MAX;
+        let problem =
+            format!("each is 1 to {most} days, hours are kept at least as long as minutes, and days as hours");
+        found.say("retention_days", problem);
+    }
+    if config.limits.events_per_s == Some(0) {
+        found.say("limits.events_per_s", "is 1 or more: to take nothing, revoke the client's write keys");
+    }
     if config.lateness_minutes > LATENESS_MINUTES_MAX {
         let longest = LATENESS_MINUTES_MAX;
         found.say("lateness_minutes", format!("is at most {longest}: so long event_ids are remembered"));
@@ -62,6 +72,13 @@ impl Found {
     fn value(&mut self, field: impl Display, value: &str) {
         if !(1..=VALUE_BYTES_MAX).contains(&value.len()) {
             self.say(field, format!("a value has 1 to {VALUE_BYTES_MAX} bytes"));
+        }
+    }
+
+    fn time_zone(&mut self, name: &str) {
+        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"/_+-".contains(&byte);
+        if !is_name(name) || !name.bytes().all(fits) {
+            self.say("time_zone", "it is a name of the IANA time zone database, as in Europe/Berlin");
         }
     }
 
@@ -181,6 +198,10 @@ mod tests {
             "cubes": [{"name": "brands", "dimensions": ["brand", "country"], "digest": true}],
             "measures": ["revenue"],
             "lateness_minutes": 60,
+            "time_zone": "Asia/Kathmandu",
+            "retention_days": {"minute": 7, "hour": 90},
+            "keys": {"write_generation_min": 2},
+            "limits": {"events_per_s": 50},
             "lookups": [{"dimension": "category", "from": "product", "values": {"p1": "shoes"}}],
             "schemas": {"mode": "warn", "events": {"buy": {"fields": {
                 "revenue": {"type": "number", "required": true},
@@ -216,6 +237,13 @@ mod tests {
             ("/cubes", Value::Array(cubes(33)), "cubes: 33 are there, at most 32"),
             ("/measures", json!([""]), "measures: a name has"),
             ("/lateness_minutes", json!(1_441), "lateness_minutes: is at most 1440"),
+            ("/limits/events_per_s", json!(0), "limits.events_per_s: is 1 or more"),
+            ("/keys/write_generation_min", json!(-1), "invalid value: integer `-1`"),
+            ("/retention_days/minute", json!(0), "retention_days: each is 1 to"),
+            ("/retention_days/minute", json!(91), "hours are kept at least as long as minutes"),
+            ("/retention_days/day", json!(89), "and days as hours"),
+            ("/time_zone", json!(""), "time_zone: it is a name"),
+            ("/time_zone", json!("../Berlin"), "time_zone: it is a name"),
             ("/lookups/0/from", json!("colour"), "lookups[0].from: there is no dimension"),
             ("/lookups/0/from", json!("category"), "isn't looked up from itself"),
             ("/lookups/0/values/p1", json!(""), "lookups[0].values.p1: a value has"),

@@ -12,7 +12,7 @@ use catchment_cells::limits::CONFIG_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use crate::limits::{LATENESS_MINUTES_MAX, MISTAKES_MAX};
+use crate::limits::{LATENESS_MINUTES_MAX, MISTAKES_MAX, RETENTION_DAYS_MAX};
 
 /// The version byte of a config's bytes.
 const VERSION: u8 = 1;
@@ -35,6 +35,15 @@ pub struct Config {
     pub measures: Option<BTreeSet<String>>,
     /// How long after its time an event is let in, in minutes, but for a backfill's. No longer than event_ids are remembered.
     pub lateness_minutes: u32,
+    /// The clock that hours and days are cut on: a name of the IANA time zone database. Whether it has that is for whoever has one to check.
+    #[serde(skip_serializing_if = "is_utc")]
+    pub time_zone: String,
+    /// For how long what is counted is kept; without it as the aggregator's own configuration says.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub retention_days: Option<RetentionDays>,
+    /// Which keys are good.
+    #[serde(skip_serializing_if = "is_default")]
+    pub keys: Keys,
     /// Tables that give a dimension a value where the event has none.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub lookups: Vec<Lookup>,
@@ -53,6 +62,9 @@ pub struct Limits {
     /// Values of one dimension that are told apart on a day of UTC: half of them whatever they are, the rest as they come often. Others
     /// become `(other)`.
     pub values_per_dimension: u32,
+    /// Events a second in each region, but for a backfill's; without a number, as much as shards take. A shard of the client's own takes its even part.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub events_per_s: Option<u32>,
 }
 
 impl Limits {
@@ -63,8 +75,35 @@ impl Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Limits { values_per_dimension: 50_000 }
+        Limits { values_per_dimension: 50_000, events_per_s: None }
     }
+}
+
+/// For how many days each tier is kept before the present one, on the client's clock; without a number, for ever.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct RetentionDays {
+    /// Minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub minute: Option<u32>,
+    /// Hours: no shorter than minutes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hour: Option<u32>,
+    /// Days: no shorter than hours.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub day: Option<u32>,
+}
+
+/// The least generation of keys that are good: those made before are revoked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(feature = "openapi", derive(utoipa::ToSchema))]
+#[serde(default, deny_unknown_fields)]
+pub struct Keys {
+    /// Of write keys.
+    pub write_generation_min: u32,
+    /// Of read keys.
+    pub read_generation_min: u32,
 }
 
 /// A cube of the client's own.
@@ -165,6 +204,17 @@ pub const NEW_TYPE: &str = "new_type:";
 /// See [`NEW_TYPE`].
 pub const NEW_FIELD: &str = "new_field:";
 
+/// The clock of whoever sets none.
+pub const UTC: &str = "UTC";
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+fn is_utc(time_zone: &str) -> bool {
+    time_zone == UTC
+}
+
 /// Whether the reason of a counter is such a report.
 pub fn is_report(reason: &str) -> bool {
     reason.starts_with(NEW_TYPE) || reason.starts_with(NEW_FIELD)
@@ -193,10 +243,26 @@ impl Default for Config {
             cubes: Vec::new(),
             measures: None,
             lateness_minutes: LATENESS_MINUTES_MAX,
+            time_zone: UTC.into(),
+            retention_days: None,
+            keys: Keys::default(),
             lookups: Vec::new(),
             schemas: Schemas::default(),
             limits: Limits::default(),
         }
+    }
+}
+
+impl RetentionDays {
+    /// The days of minutes, of hours and of days.
+    pub fn tiers(self) -> [Option<u32>; 3] {
+        [self.minute, self.hour, self.day]
+    }
+
+    /// Whether coarser tiers are kept at least as long as finer ones, and all for a time that can be meant.
+    pub fn is_sound(self) -> bool {
+        let days = self.tiers().map(|days| days.unwrap_or(u32::MAX));
+        days.is_sorted() && self.tiers().iter().flatten().all(|days| (1..=RETENTION_DAYS_MAX).contains(days))
     }
 }
 

@@ -14,6 +14,8 @@ pub const SCHEMAS_MAX: usize = 200;
 pub const SCHEMA_FIELDS_MAX: usize = 2_000;
 /// The longest lateness, in minutes: what de-duplication remembers.
 pub const LATENESS_MINUTES_MAX: u32 = 24 * 60;
+/// The longest retention that is no eternity, in days.
+pub const RETENTION_DAYS_MAX: u32 = 36_500;
 /// Values of a dimension that are told apart on a day, at least and at most.
 pub const VALUES_PER_DIMENSION_MIN: u32 = 10;
 /// See [`VALUES_PER_DIMENSION_MIN`].

@@ -51,6 +51,8 @@ fn message() -> impl Strategy<Value = Message> {
     prop_oneof![
         (now(), "[a-z]{1,20}").prop_map(|(now, client)| Message::Hello { now, client }),
         now().prop_map(|now| Message::Alive { now }),
+        ("[A-Z]{1,9}", prop::collection::vec((-MINUTE_MAX..MINUTE_MAX, -900..900i64), 0..5))
+            .prop_map(|(time_zone, offsets)| Message::Clock { time_zone, offsets }),
         (any::<u64>(), any::<u16>(), ".{0,60}").prop_map(|(subscription, status, detail)| Message::Refused {
             subscription,
             status,
@@ -189,6 +191,7 @@ fn golden_bytes() {
         ),
         (Message::Refused { subscription: 7, status: 422, detail: "no".into() }, "010407a603026e6f"),
         (Message::Alive { now: -1 }, "010501"),
+        (Message::Clock { time_zone: "X/Y".into(), offsets: vec![(0, 60), (9, -1)] }, "010603582f590200781201"),
     ] {
         let bytes: String = message.encode().iter().map(|byte| format!("{byte:02x}")).collect();
         assert_eq!(bytes, expected.replace('_', ""), "{message:?}");

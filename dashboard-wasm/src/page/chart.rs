@@ -4,6 +4,7 @@ use js_sys::Float64Array;
 use wasm_bindgen::prelude::*;
 use web_sys::Element;
 
+use crate::calendar::local;
 use crate::panel::events::Shown;
 
 #[wasm_bindgen(module = "/web/chart.js")]
@@ -63,7 +64,8 @@ impl Drawing {
     /// Draws buckets.
     pub(super) fn show(&self, shown: &Shown) {
         let seconds = |minute: i64| (minute * 60) as f64;
-        let starts: Vec<f64> = shown.starts.iter().copied().map(seconds).collect();
+        // As the client's clock has them, for a chart that knows of none.
+        let starts: Vec<f64> = shown.starts.iter().map(|start| seconds(local(*start))).collect();
         let step = seconds(shown.grain.minutes());
         let from = starts.first().copied().unwrap_or_default();
         let to = starts.last().map_or(from, |last| last + step);

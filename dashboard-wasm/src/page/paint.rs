@@ -6,6 +6,7 @@ use web_sys::Element;
 use super::chart::{Drawing, Pointed};
 use super::rows::Rows;
 use super::{PAGE, dom, figures, paint_soon, tools};
+use crate::calendar;
 use crate::connection::Connection;
 use crate::format;
 use crate::model::{Model, Silence};
@@ -203,6 +204,7 @@ impl Painter {
         let client = model.client().unwrap_or("Your site");
         dom::text_of("client", client);
         let range = model.range();
+        dom::text_of("clock", &calendar::clock_name());
         dom::text_of("range", &range.title());
         dom::text_of("grain", range.grain().title());
         let days = matches!(range, Range::Days(..));

@@ -3,7 +3,7 @@
 use catchment_cells::live::Mirror;
 
 use super::{active, value};
-use crate::calendar::{Date, clock, rfc3339};
+use crate::calendar::{Date, clock, clock_name, rfc3339};
 use crate::csv::{Field, table};
 use crate::range::{Grain, Range, Span};
 
@@ -40,7 +40,8 @@ pub fn show(mirror: &Mirror, range: Range, now: i64) -> Shown {
     let grain = range.grain();
     let (start, end) = mirror.range();
     let Span { start, end } = Span { start, end: end.min(now.max(start) + 1) };
-    let starts: Vec<i64> = (start..end).step_by(grain.minutes() as usize).take(BUCKETS_MAX).collect();
+    let next = |at: &i64| Some(grain.next(*at)).filter(|next| *next < end);
+    let starts: Vec<i64> = std::iter::successors((start < end).then_some(start), next).take(BUCKETS_MAX).collect();
     let nothing = vec![0.0; starts.len()];
     let mut shown = Shown { grain, starts, users: nothing.clone(), events: nothing.clone(), page_views: nothing };
     for row in mirror.rows() {
@@ -67,8 +68,11 @@ impl Shown {
     pub fn name(&self, at: usize) -> String {
         let start = self.starts.get(at).copied().unwrap_or_default();
         match self.grain {
-            Grain::Minute => format!("{} UTC", clock(start)),
-            Grain::Hour => format!("{}, {}–{} UTC", Date::of(start).short(), clock(start), clock(start + 60)),
+            Grain::Minute => format!("{} {}", clock(start), clock_name()),
+            Grain::Hour => {
+                let end = clock(Grain::Hour.next(start));
+                format!("{}, {}–{end} {}", Date::of(start).short(), clock(start), clock_name())
+            }
             Grain::Day => Date::of(start).short(),
         }
     }

@@ -51,6 +51,8 @@ pub struct Collector {
     /// Of those whose config is at hand; `None`: it has none.
     rules: HashMap<ClientId, Option<Arc<Rules>>>,
     rules_bytes: usize,
+    /// Of those at hand, whose stored config can't be read: they are as clients without one.
+    unreadable: BTreeSet<ClientId>,
     /// What was reported of clients' schemas since the process began.
     reported: BTreeMap<ClientId, BTreeSet<String>>,
     keys: HashMap<ClientId, Keys>,
@@ -155,6 +157,7 @@ impl Collector {
             default_rules: Arc::new(Rules::of_cubes(cubes)),
             rules: HashMap::new(),
             rules_bytes: 0,
+            unreadable: BTreeSet::new(),
             reported: BTreeMap::new(),
             keys: HashMap::new(),
             bounds: IdsBounds::default(),
@@ -179,14 +182,25 @@ impl Collector {
         let bytes = row.map_or(0, |row| row.config.len());
         if self.rules.len() >= RULES_MAX || self.rules_bytes + bytes > RULES_BYTES_MAX {
             self.rules.clear();
+            self.unreadable.clear();
             self.rules_bytes = 0;
         }
         self.rules_bytes += bytes;
-        // It was read before it was stored, but maybe by another version of this code.
-        let config = row.and_then(|row| Config::decode(&row.config).ok());
+        // It was read before it was stored, but maybe by another version of this code. No bytes: it has none any more.
+        let read = row.filter(|row| !row.config.is_empty()).map(|row| Config::decode(&row.config));
+        match &read {
+            Some(Err(_)) => _ = self.unreadable.insert(client.clone()),
+            _ => _ = self.unreadable.remove(client),
+        }
+        let config = read.and_then(Result::ok);
         let rules = config.map(|config| Arc::new(Rules::new(&self.cubes, config)));
         self.rules.insert(client.clone(), rules);
         self.reported.remove(client);
+    }
+
+    /// Clients, of those whose config is at hand, whose stored one can't be read.
+    pub fn unreadable_configs(&self) -> usize {
+        self.unreadable.len()
     }
 
     /// The shard's state as of the last cut.
@@ -225,13 +239,23 @@ impl Collector {
         let mut outcomes = Vec::with_capacity(row.requests.len());
         for request in &row.requests {
             let client = &request.claims.client;
-            if !self.rules.contains_key(client) {
-                let config = config(client)?;
-                self.set_config(client, config.as_ref());
-            }
+            self.rules_of(client, config)?;
             outcomes.push(self.apply_request(request, now, read)?);
         }
         Ok(outcomes)
+    }
+
+    /// The rules of a client's config, which `config` reads where it isn't at hand.
+    pub(crate) fn rules_of<E>(
+        &mut self,
+        client: &ClientId,
+        config: &mut dyn FnMut(&ClientId) -> Result<Option<ConfigRow>, E>,
+    ) -> Result<&Rules, E> {
+        if !self.rules.contains_key(client) {
+            let config = config(client)?;
+            self.set_config(client, config.as_ref());
+        }
+        Ok(self.rules.get(client).and_then(Option::as_ref).unwrap_or(&self.default_rules))
     }
 
     /// When the first event since the last cut came, in ms; `None` if there is nothing to cut.

@@ -17,12 +17,14 @@ pub struct Hop {
     pub placement: Placement,
     /// What the key says.
     pub claims: Claims,
+    /// The key's generation.
+    pub generation: u32,
     /// Who sent it.
     pub visitor: Visitor,
 }
 
 impl Hop {
-    /// The header's value: `region shard level client identity backfill foreign visitor country device browser|os|bot`, where only the
+    /// The header's value: `region shard level client identity backfill foreign generation visitor country device browser|os|bot`, where only the
     /// names at the end may have blanks.
     pub fn to_header(&self) -> String {
         let identity = match self.claims.identity {
@@ -32,13 +34,14 @@ impl Hop {
         };
         let country = self.visitor.country.map_or("-".into(), |code| String::from_utf8_lossy(&code).into_owned());
         format!(
-            "{} {} {} {} {identity} {} {} {:x} {country} {} {}",
+            "{} {} {} {} {identity} {} {} {} {:x} {country} {} {}",
             self.placement.region,
             self.placement.shard,
             self.placement.level,
             self.claims.client,
             u8::from(self.claims.backfill),
             u8::from(self.claims.ignore_foreign_client),
+            self.generation,
             self.visitor.hash,
             self.visitor.agent.device.map_or(0, |device| device as u8),
             self.visitor.agent.names().collect::<Vec<_>>().join("|"),
@@ -47,8 +50,8 @@ impl Hop {
 
     /// Reads the header; `None` if the Worker didn't write it.
     pub fn from_header(text: &str) -> Option<Self> {
-        let [region, shard, level, client, identity, backfill, foreign, visitor, country, device, names] =
-            text.splitn(11, ' ').collect::<Vec<_>>().try_into().ok()?;
+        let [region, shard, level, client, identity, backfill, foreign, generation, visitor, country, device, names] =
+            text.splitn(12, ' ').collect::<Vec<_>>().try_into().ok()?;
         let [browser, os, bot] = names.split('|').collect::<Vec<_>>().try_into().ok()?;
         if [browser, os, bot].iter().any(|name| name.len() > AGENT_NAME_BYTES_MAX) {
             return None;
@@ -66,6 +69,7 @@ impl Hop {
                 backfill: backfill == "1",
                 ignore_foreign_client: foreign == "1",
             },
+            generation: generation.parse().ok()?,
             visitor: Visitor {
                 hash: u64::from_str_radix(visitor, 16).ok()?,
                 country: country.as_bytes().try_into().ok(),
@@ -101,6 +105,7 @@ mod tests {
                     backfill: true,
                     ignore_foreign_client: false,
                 },
+                generation: 7,
                 visitor: Visitor { hash: u64::MAX - 5, country, agent },
             };
             assert_eq!(Hop::from_header(&hop.to_header()), Some(hop));
@@ -108,9 +113,10 @@ mod tests {
         for text in [
             "",
             "a b c",
-            "eu eu/pool/0 0 shop x 0 0 0 - 0 ||",
-            "eu eu/pool/0 x shop a 0 0 0 - 0 ||",
-            "eu eu/pool/0 0 shop a 0 0 0 - 0 |",
+            "eu eu/pool/0 0 shop x 0 0 1 0 - 0 ||",
+            "eu eu/pool/0 x shop a 0 0 1 0 - 0 ||",
+            "eu eu/pool/0 0 shop a 0 0 1 0 - 0 |",
+            "eu eu/pool/0 0 shop a 0 0 x 0 - 0 ||",
         ] {
             assert_eq!(Hop::from_header(text), None, "{text}");
         }

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use catchment_cells::ClientId;
-use catchment_cells::route::LEVEL_MAX;
+use catchment_cells::route::{LEVEL_MAX, SLICES};
 
 use crate::limits::QUOTA_CLIENTS_MAX;
 
@@ -51,6 +51,8 @@ pub(crate) struct Quotas {
     spare: Bucket,
     /// By level, too: one shard may serve several.
     clients: BTreeMap<(ClientId, u8), Usage>,
+    /// What is left of the events a second that a client's config lets it have.
+    limits: BTreeMap<(ClientId, u8), Bucket>,
 }
 
 #[derive(Debug)]
@@ -114,7 +116,7 @@ impl Quotas {
         let requests_per_s = f64::from(capacity.requests_per_s.max(1));
         let most = requests_per_s * BURST_S;
         let spare = Bucket::new(requests_per_s, BURST_S, most, now);
-        Quotas { requests_per_s, spare, clients: BTreeMap::new() }
+        Quotas { requests_per_s, spare, clients: BTreeMap::new(), limits: BTreeMap::new() }
     }
 
     /// Admits a request of a client at a level, or says when to come again. Only in a pool is anything refused: in a shard of its
@@ -134,6 +136,46 @@ impl Quotas {
             }
         }
         Ok(())
+    }
+
+    /// Admits a request of a client whose config lets it have so many events a second in a region, or says when to come again. A pool takes as many; of the
+    /// shards that a level leads to, each an even part. Its events, once they are known, are to be [charged](Self::charge_events): what is taken
+    /// beyond the limit is owed, so that over time no shard takes more.
+    pub(crate) fn admit_events(
+        &mut self,
+        client: &ClientId,
+        level: u8,
+        events_per_s: Option<u32>,
+        now: i64,
+    ) -> Result<(), OverQuota> {
+        let key = (client.clone(), level);
+        let Some(events_per_s) = events_per_s else {
+            self.limits.remove(&key);
+            return Ok(());
+        };
+        let shards = usize::from(level).checked_sub(1).and_then(|place| SLICES.get(place)).map_or(1, |shards| *shards);
+        let per_s = f64::from(events_per_s.max(1)) / shards as f64;
+        if !self.limits.contains_key(&key) && self.limits.len() >= QUOTA_CLIENTS_MAX {
+            self.limits.retain(|_, bucket| bucket.fill(now) < bucket.most);
+            if self.limits.len() >= QUOTA_CLIENTS_MAX {
+                return Err(OverQuota::after(RETRY_AFTER_MS.0));
+            }
+        }
+        let most = per_s * BURST_S;
+        let bucket = self.limits.entry(key).or_insert_with(|| Bucket::new(per_s, BURST_S, most, now));
+        bucket.fill(now);
+        if bucket.per_s != per_s {
+            // Another limit: what is owed is not asked for.
+            *bucket = Bucket::new(per_s, BURST_S, bucket.tokens.clamp(0.0, most), now);
+        }
+        if bucket.tokens > 0.0 { Ok(()) } else { Err(OverQuota::after(bucket.empty_for_ms())) }
+    }
+
+    /// Charges a client for the events of a request that was just admitted.
+    pub(crate) fn charge_events(&mut self, client: &ClientId, level: u8, events: usize) {
+        if let Some(bucket) = self.limits.get_mut(&(client.clone(), level)) {
+            bucket.tokens -= events as f64;
+        }
     }
 
     /// Turns a client of a pool away that holds too much of what waits there for its home: its new routes lead to shards of its own.
@@ -314,6 +356,40 @@ mod tests {
         assert!(take(&mut quotas, &client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 0).is_err(), "nothing is left");
         assert!(take(&mut quotas, &client(2 * QUOTA_CLIENTS_MAX), 0, (0, 0), 1_000_000).is_ok());
         assert_eq!(quotas.clients.len(), 1, "the others have their share again");
+    }
+
+    #[test]
+    fn no_more_events_are_taken_than_a_limit_lets_in() {
+        let (limited, other) = (client(0), client(1));
+        for (level, shards, events) in [(0, 1.0, 7), (1, 1.0, 300), (3, 64.0, 1)] {
+            let mut quotas = quotas();
+            let mut taken = 0;
+            for ms in (0..600_000).step_by(100) {
+                if quotas.admit_events(&limited, level, Some(20), ms).is_ok() {
+                    quotas.charge_events(&limited, level, events);
+                    taken += events;
+                }
+                assert_eq!(quotas.admit_events(&other, level, None, ms), Ok(()));
+            }
+            // The rate over ten minutes, what may be taken at once, and the one request that goes beyond.
+            let most = 20.0 / shards * 602.0 + events as f64;
+            assert!((most * 0.9..=most).contains(&(taken as f64)), "{taken} of {most} at level {level}");
+        }
+    }
+
+    #[test]
+    fn a_limit_says_when_to_come_again_and_another_holds_at_once() {
+        let mut quotas = quotas();
+        let mut admit = |events_per_s, now| {
+            let admitted = quotas.admit_events(&client(0), 0, events_per_s, now);
+            quotas.charge_events(&client(0), 0, 60);
+            admitted.map_err(|over| over.retry_after_ms)
+        };
+        assert_eq!(admit(Some(10), 0), Ok(()));
+        assert_eq!(admit(Some(10), 0), Err(4_000));
+        assert_eq!(admit(Some(1_000), 1), Err(1_000));
+        assert_eq!(admit(None, 1), Ok(()));
+        assert_eq!(admit(Some(10), 2), Ok(()), "as one that never came");
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub(crate) struct Rules {
     lateness_ms: i64,
     mode: Mode,
     schemas: Option<Schemas>,
+    write_generation_min: u32,
+    events_per_s: Option<u32>,
 }
 
 impl Rules {
@@ -46,6 +48,8 @@ impl Rules {
             measures: config.measures,
             lateness_ms: LATENESS_MS.min(i64::from(config.lateness_minutes) * 60_000),
             mode: config.schemas.mode,
+            write_generation_min: config.keys.write_generation_min,
+            events_per_s: config.limits.events_per_s,
             schemas: (config.schemas.mode != Mode::Off).then(|| Schemas::new(config.schemas.events)),
         }
     }
@@ -63,6 +67,16 @@ impl Rules {
     /// How long after its time an event is let in, in ms.
     pub(crate) fn lateness_ms(&self) -> i64 {
         self.lateness_ms
+    }
+
+    /// Whether a write key of a generation is good.
+    pub(crate) fn lets_in(&self, generation: u32) -> bool {
+        generation >= self.write_generation_min
+    }
+
+    /// How many events a second are taken; `None`: as many as there are.
+    pub(crate) fn events_per_s(&self) -> Option<u32> {
+        self.events_per_s
     }
 
     /// An event's members, where any of these rules needs more than its fields.

@@ -149,6 +149,12 @@ pub enum Refused {
     /// Its client has used its share.
     #[error("the client has used its share of the shard")]
     OverQuota(OverQuota),
+    /// Its client sends more events a second than its config lets it.
+    #[error("the client has more events a second than its config lets it")]
+    OverLimit(OverQuota),
+    /// Its write key is of a generation that is good no more.
+    #[error("the write key was revoked")]
+    Revoked,
     /// Its body can't be read.
     #[error(transparent)]
     Body(#[from] RequestError),
@@ -192,6 +198,8 @@ pub struct Health {
     pub ids_spilled: u64,
     /// The version of the configs that are in force.
     pub config_version: u32,
+    /// Clients, of those that came of late, whose stored config this code can't read: they count as clients without one.
+    pub unreadable_configs: usize,
     /// Clients that someone looks at.
     pub watched: usize,
     /// Clients that are led to shards of their own, or to more of them.
@@ -276,6 +284,23 @@ impl<S: Storage, R> Shard<S, R> {
         (waits && in_work > HOLD_IN_WORK && !self.outbox.is_failing()).then_some(HOLD_MAX)
     }
 
+    /// Holds a request by a write key of a generation against its client's config, before it is [read](Self::read).
+    pub fn check(
+        &mut self,
+        client: &ClientId,
+        generation: u32,
+        level: u8,
+        now: i64,
+    ) -> Result<Result<(), Refused>, S::Error> {
+        let storage = &self.storage;
+        let rules = self.collector.rules_of(client, &mut |client| storage.config(client))?;
+        if !rules.lets_in(generation) {
+            return Ok(Err(Refused::Revoked));
+        }
+        let events_per_s = rules.events_per_s().filter(|_| !is_backfill(self.meta().producer.shard()));
+        Ok(self.quotas.admit_events(client, level, events_per_s, now).map_err(Refused::OverLimit))
+    }
+
     /// Reads a request by a route of a level, if its client may have more of the shard; a backfill waits for nobody. Reading costs: what is
     /// refused for its body is counted, and charged for the bytes that were looked at.
     pub fn read(
@@ -299,6 +324,7 @@ impl<S: Storage, R> Shard<S, R> {
         if has_quota {
             let (events, bytes) = read.as_ref().map_or((0, bytes), |request| (request.len(), request.bytes()));
             self.quotas.charge(&client, level, request_cost(events, bytes));
+            self.quotas.charge_events(&client, level, events);
         }
         if read.is_err() {
             self.collector.count_refused(&client, now);
@@ -626,6 +652,7 @@ impl<S: Storage, R> Shard<S, R> {
             ids_in_memory: self.collector.ids_in_memory(),
             ids_spilled: meta.spilled,
             config_version: self.configs.version(),
+            unreadable_configs: self.collector.unreadable_configs(),
             watched: self.watching.clients().count(),
             promoted: self.quotas.promoted(now),
         }

@@ -31,8 +31,8 @@ pub(crate) enum Refusal {
     /// The path takes another method.
     #[error("events are sent with POST")]
     Method,
-    /// The write key is missing, malformed or forged.
-    #[error("the write key is missing or unknown")]
+    /// The write key is missing, malformed, forged or revoked.
+    #[error("the write key is missing or unknown, or was revoked")]
     Key,
     /// The route is none.
     #[error("the route is malformed")]
@@ -55,6 +55,12 @@ pub(crate) enum Refusal {
         retry_after_s: u32,
         /// The epoch for new routes, which lead to shards of the client's own.
         epoch: Epoch,
+    },
+    /// The client sends more events than its operator lets it: nothing was taken.
+    #[error("the client has more events a second than its config's limits.events_per_s; try again later")]
+    OverLimit {
+        /// When to try again.
+        retry_after_s: u32,
     },
     /// Too many requests are in work: nothing was taken.
     #[error("too many requests are in work; try again later")]
@@ -99,6 +105,7 @@ impl Refusal {
             Refusal::Epoch { .. } => "unknown_epoch",
             Refusal::Body(error) => error.as_str(),
             Refusal::OverQuota { .. } => "over_quota",
+            Refusal::OverLimit { .. } => "over_limit",
             Refusal::Busy => "busy",
             Refusal::Full => "full",
             Refusal::Unavailable => "unavailable",
@@ -113,7 +120,7 @@ impl Refusal {
             Refusal::Key => 401,
             Refusal::Body(RequestError::TooLarge | RequestError::TooManyEvents) => 413,
             Refusal::Route | Refusal::Epoch { .. } | Refusal::Body(_) => 400,
-            Refusal::OverQuota { .. } => 429,
+            Refusal::OverQuota { .. } | Refusal::OverLimit { .. } => 429,
             Refusal::Busy | Refusal::Full | Refusal::Unavailable => 503,
             Refusal::Misconfigured => 500,
         }
@@ -122,7 +129,7 @@ impl Refusal {
     /// Seconds after which to try again.
     fn retry_after_s(&self) -> Option<u32> {
         match self {
-            Refusal::OverQuota { retry_after_s, .. } => Some(*retry_after_s),
+            Refusal::OverQuota { retry_after_s, .. } | Refusal::OverLimit { retry_after_s } => Some(*retry_after_s),
             Refusal::Full => Some(5),
             Refusal::Busy | Refusal::Unavailable => Some(1),
             _ => None,

@@ -132,7 +132,7 @@ async fn take(mut request: Request, env: &Env) -> Result<Response, Refusal> {
     if request.headers().get("sec-gpc").ok().flatten().is_some_and(|value| value.trim() == "1") {
         claims.identity = Identity::Daily;
     }
-    let hop = Hop { placement, claims, visitor };
+    let hop = Hop { placement, claims, generation: key.generation, visitor };
     let length: Option<usize> =
         request.headers().get("content-length").ok().flatten().and_then(|length| length.parse().ok());
     let body = match length {

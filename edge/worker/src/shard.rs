@@ -12,7 +12,7 @@ use std::time::Duration;
 use catchment_cells::ClientId;
 use catchment_cells::ack::Ack;
 use catchment_collector::shard::{Asked, Health, Judgement, Post, Refused};
-use catchment_collector::{HOP_HEADER, Hop, Need, Outcome, Request as Events, RequestError, Verdict};
+use catchment_collector::{HOP_HEADER, Hop, Need, Outcome, OverQuota, Request as Events, RequestError, Verdict};
 use futures_channel::oneshot;
 use futures_util::FutureExt;
 use futures_util::future::{Either, select};
@@ -242,10 +242,19 @@ impl Shard {
         let mut core = self.core.borrow_mut();
         let core = core.as_mut().ok_or(Refusal::Unavailable)?;
         let (client, level) = (hop.claims.client.clone(), hop.placement.level);
-        core.read(hop.claims, hop.visitor, level, body, now()).map_err(|refused| match refused {
+        let checked = core.check(&client, hop.generation, level, now()).map_err(|error| {
+            console_error!("a config can't be read: {error}");
+            Refusal::Unavailable
+        })?;
+        // No sooner than it would be taken.
+        let retry_after_s = |over: OverQuota| (over.retry_after_ms.max(1) + 999) as u32 / 1_000;
+        let read = checked.and_then(|()| core.read(hop.claims, hop.visitor, level, body, now()));
+        read.map_err(|refused| match refused {
             Refused::Body(error) => error.into(),
+            Refused::Revoked => Refusal::Key,
+            Refused::OverLimit(over) => Refusal::OverLimit { retry_after_s: retry_after_s(over) },
             Refused::OverQuota(over) => Refusal::OverQuota {
-                retry_after_s: (over.retry_after_ms / 1_000).max(1) as u32,
+                retry_after_s: retry_after_s(over),
                 epoch: config.map.epoch.at_level(core.level(&client, level, now())),
             },
         })

@@ -153,8 +153,8 @@ fn answer(question: Question) -> bool {
         at = span.to;
     }
     assert!(at == end && from <= plan.question.start);
-    let before = plan.before().map(|before| read(Answer::new(before)));
-    let answer = read(Answer::new(plan.at(NOW)));
+    let before = plan.before().expect("all of its tiers are kept").map(|before| read(Answer::new(before)));
+    let answer = read(Answer::new(plan.at(NOW).expect("all of its tiers are kept")));
     let rows = answer.rows_beside(before.as_ref(), &|| true);
     let question = &answer.plan().question;
     for row in rows.iter().flatten() {

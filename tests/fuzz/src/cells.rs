@@ -17,7 +17,6 @@ use catchment_cells::users::{Coupon, Users};
 use catchment_cells::{Cell, ClientId};
 use catchment_collector::{Meta, Outbox};
 use catchment_link::framing::put;
-use jiff::tz::TimeZone;
 
 use crate::hand::{self, Block, SECRET};
 use crate::split_length;
@@ -150,13 +149,17 @@ pub(crate) fn blocks(bytes: &[u8]) -> bool {
     let mut memtable = Memtable::default();
     memtable.merge(block);
     memtable.merge(draft.cells);
-    memtable.for_each_tier(&CellsBlock::default(), &TimeZone::UTC, |place, cells| {
-        for (values, cell) in cells {
-            let key = place.key(values);
-            assert!(CellKey::decode(&key.encode(), key.values.len()) == Ok((key, &[])));
-            check_stored(&cell);
-        }
-    });
+    memtable.for_each_tier(
+        &CellsBlock::default(),
+        |_| Default::default(),
+        |place, cells| {
+            for (values, cell) in cells {
+                let key = place.key(values);
+                assert!(CellKey::decode(&key.encode(), key.values.len()) == Ok((key, &[])));
+                check_stored(&cell);
+            }
+        },
+    );
     true
 }
 

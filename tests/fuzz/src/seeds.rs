@@ -268,6 +268,7 @@ fn hops() -> Vec<Vec<u8>> {
     let hop = |country, agent| Hop {
         placement: Placement { region: "eu".into(), shard: "eu/slice/shop/7".into(), level: 2 },
         claims: claims(),
+        generation: 3,
         visitor: Visitor { hash: u64::MAX - 5, country, agent },
     };
     let hops = [hop(None, Agent::default()), hop(Some(*b"DE"), Agent::of(AGENT, Hints::default()))];

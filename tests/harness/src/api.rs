@@ -68,6 +68,13 @@ impl Question {
         Question(pairs)
     }
 
+    /// Asks for metrics from the start of a date on the client's clock to before that of another: `2024-01-31`.
+    pub fn dates(metrics: &[&str], start: &str, end: &str, granularity: &str) -> Question {
+        let mut pairs: Vec<_> = metrics.iter().map(|metric| ("metric", metric.to_string())).collect();
+        pairs.extend([("start", start.into()), ("end", end.into()), ("granularity", granularity.into())]);
+        Question(pairs)
+    }
+
     /// Asks for metrics of the last minutes, hours or days: `30m`.
     pub fn last(metrics: &[&str], last: &str, granularity: &str) -> Question {
         let mut pairs: Vec<_> = metrics.iter().map(|metric| ("metric", metric.to_string())).collect();

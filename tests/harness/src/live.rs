@@ -54,7 +54,16 @@ impl Live {
     pub async fn connect(url: &str, read_key: &str) -> std::result::Result<Live, Ended> {
         let mut live = Live::open(url).await?;
         live.send(&json!({ "token": read_key }).to_string()).await?;
-        match timeout(CONNECT_TIMEOUT, live.next()).await {
+        let hello = async {
+            loop {
+                match live.next().await {
+                    Ok(Message::Clock { .. }) => {}
+                    other => return other,
+                }
+            }
+        };
+        let hello = timeout(CONNECT_TIMEOUT, hello).await;
+        match hello {
             Ok(Ok(Message::Hello { .. })) => Ok(live),
             Ok(Ok(other)) => Err(Failure(format!("the server begins with {other:?}")).into()),
             Ok(Err(ended)) => Err(ended),
@@ -190,7 +199,7 @@ impl Live {
                 }
             }
             Message::Refused { subscription, .. } => _ = self.subscriptions.remove(subscription),
-            Message::Hello { .. } | Message::Alive { .. } => {}
+            Message::Hello { .. } | Message::Clock { .. } | Message::Alive { .. } => {}
         }
         Ok(())
     }

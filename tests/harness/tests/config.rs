@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 use catchment_cells::ClientId;
+use catchment_cells::credential::{Identity, ReadKey, WriteKey};
 use catchment_harness::{Api, Cluster, Question};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -220,4 +221,127 @@ async fn the_api_lets_operators_in_and_says_what_is_wrong() {
         assert!(status == 200 || body["detail"].as_str().unwrap().contains(part), "{body}");
     }
     assert_eq!(operator.get(&shop).await.unwrap().1["version"], 2, "what is set already is no change");
+}
+
+/// Sends events of these times with a client's key for a backfill.
+async fn backfill(cluster: &Cluster, client: &ClientId, times: &[Timestamp]) {
+    let event = |(n, time): (usize, &Timestamp)| json!({"event_id": format!("b{n}"), "event_type": "view", "timestamp": time.to_string(), "user_id": "u", "page": "/"});
+    let events: Vec<Value> = times.iter().enumerate().map(event).collect();
+    let url = format!("{}/v1/events?k={}", cluster.edge_url(), cluster.trace_key(client, true));
+    let answer = reqwest::Client::new().post(&url).json(&events).send().await.unwrap();
+    assert_eq!(answer.json::<Value>().await.unwrap()["accepted"], times.len());
+}
+
+/// The days of a range on the client's clock, as they are told: the start of each, and its events.
+async fn days(api: &Api, time_zone: &str) -> Vec<(String, u64)> {
+    let answer = api.ask(&Question::dates(&["events"], "2024-10-26", "2024-10-29", "1d")).await.unwrap();
+    assert_eq!(answer.meta["time_zone"], time_zone);
+    answer.results.iter().map(|row| (row.time.to_string(), row.count("events"))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn days_are_cut_on_the_clock_that_is_set_and_kept_as_long_as_is_said() {
+    let mut cluster = Cluster::builder().flush_s(1).start().await.unwrap();
+    let (operator, shop) = (cluster.operator(), client("shop"));
+    let api = cluster.api(&shop);
+    // At twenty past each hour of three days in UTC, around the end of summer time.
+    let start: Timestamp = "2024-10-26T00:20:00Z".parse().unwrap();
+    let times: Vec<_> = (0..72).map(|n| Timestamp::from_second(start.as_second() + n * 3_600).unwrap()).collect();
+    backfill(&cluster, &shop, &times).await;
+    let span = (times[0].as_millisecond() - 20 * 60_000, times[71].as_millisecond() + 40 * 60_000);
+    api.reaches("events", span, 72, PATIENCE).await.unwrap();
+    let day = |start: &str, n: u64| (start.to_owned(), n);
+    let utc = [day("2024-10-26T00:00:00Z", 24), day("2024-10-27T00:00:00Z", 24), day("2024-10-28T00:00:00Z", 24)];
+    assert_eq!(days(&api, "UTC").await, utc);
+    // They are flushed in UTC.
+    sleep(Duration::from_secs(3)).await;
+    // The 27th has 25 hours in Berlin; in Kathmandu days begin at a quarter past six in the evening.
+    let berlin = [day("2024-10-25T22:00:00Z", 22), day("2024-10-26T22:00:00Z", 25), day("2024-10-27T23:00:00Z", 24)];
+    let kathmandu = [day("2024-10-25T18:15:00Z", 18), day("2024-10-26T18:15:00Z", 24), day("2024-10-27T18:15:00Z", 24)];
+    for (time_zone, expected) in [("Europe/Berlin", &berlin), ("Asia/Kathmandu", &kathmandu)] {
+        operator.set(&shop, &json!({"time_zone": time_zone})).await.unwrap();
+        for restart in [false, true] {
+            if restart {
+                cluster.regions[0].aggregator.restart().await.unwrap();
+            }
+            for _ in 0..10 {
+                assert_eq!(days(&api, time_zone).await, expected[..], "{time_zone}");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+    }
+    let (status, body) = operator.put(&shop, &json!({"time_zone": "Europe/Bielefeld"}), None).await.unwrap();
+    assert!(status == 422 && body["detail"].as_str().unwrap().contains("there is no time zone"), "{body}");
+
+    // Minutes and hours of 2024 are long past; what is removed begins with each of the aggregator's lives.
+    let config = json!({"time_zone": "Asia/Kathmandu", "retention_days": {"minute": 2, "hour": 30}});
+    operator.set(&shop, &config).await.unwrap();
+    let hours = Question::dates(&["events"], "2024-10-26", "2024-10-29", "1h");
+    for _ in 0..2 {
+        cluster.regions[0].aggregator.restart().await.unwrap();
+        let began = Instant::now();
+        let (mut status, mut body) = api.raw(&hours).await.unwrap();
+        while status == 200 && began.elapsed() < PATIENCE {
+            sleep(Duration::from_millis(100)).await;
+            (status, body) = api.raw(&hours).await.unwrap();
+        }
+        assert!(
+            status == 422 && body.contains("hours are kept from 20") && body.contains("days are all kept"),
+            "{body}"
+        );
+        assert_eq!(days(&api, "Asia/Kathmandu").await, kathmandu);
+    }
+    // Days of Kathmandu make up none of Berlin any more.
+    operator.set(&shop, &json!({"time_zone": "Europe/Berlin"})).await.unwrap();
+    let (status, body) = api.raw(&Question::dates(&["events"], "2024-10-26", "2024-10-29", "1d")).await.unwrap();
+    assert!(status == 422 && body.contains("were cut on the clock of Asia/Kathmandu"), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_revoked_key_and_more_events_than_a_limit_are_refused_within_5_s() {
+    let cluster = Cluster::builder().start().await.unwrap();
+    let (operator, shop) = (cluster.operator(), client("shop"));
+    let http = reqwest::Client::new();
+    let key = |generation| {
+        let (client, identity) = (shop.clone(), Identity::Daily);
+        cluster.write_key(&WriteKey { client, identity, backfill: false, ignore_foreign_client: false, generation })
+    };
+    let urls = [1, 2].map(|generation| format!("{}/v1/events?k={}", cluster.edge_url(), key(generation)));
+    let mut sent = 0;
+    let mut send = async |url: &str, events: u64| {
+        let event =
+            |n| json!({"event_id": format!("r{n}"), "event_type": "view", "timestamp": Timestamp::now().to_string()});
+        let events: Vec<Value> = (sent..sent + events).map(event).collect();
+        sent += events.len() as u64;
+        let answer = http.post(url).json(&events).send().await.unwrap();
+        let status = answer.status().as_u16();
+        let retry_after = answer.headers().get("retry-after").map(|value| value.to_str().unwrap().to_owned());
+        let body: Value = answer.json().await.unwrap();
+        (status, body["error"].as_str().unwrap_or_default().to_owned(), retry_after)
+    };
+    assert_eq!(send(&urls[0], 1).await.0, 202);
+    operator.set(&shop, &json!({"keys": {"write_generation_min": 2, "read_generation_min": 2}})).await.unwrap();
+    let set = Instant::now();
+    let old = cluster.api(&shop);
+    assert_eq!(old.raw(&Question::last(&["events"], "30m", "all")).await.unwrap().0, 401);
+    let new = Api::new(
+        cluster.regions[0].aggregator_url.clone(),
+        ReadKey { client: shop.clone(), generation: 2 }.mint(cluster.secret()),
+    );
+    assert_eq!(new.raw(&Question::last(&["events"], "30m", "all")).await.unwrap().0, 200);
+    while send(&urls[0], 1).await.0 == 202 {
+        assert!(set.elapsed() < IN_FORCE);
+        sleep(Duration::from_millis(50)).await;
+    }
+    println!("revoked after {:?}", set.elapsed());
+    assert_eq!(send(&urls[0], 1).await, (401, "key".into(), None));
+    assert_eq!(send(&urls[1], 1).await.0, 202);
+
+    operator.set(&shop, &json!({"limits": {"events_per_s": 10}})).await.unwrap();
+    sleep(IN_FORCE).await;
+    // Two seconds' worth at once, and what goes beyond is owed.
+    assert_eq!(send(&urls[0], 50).await.0, 202);
+    assert_eq!(send(&urls[0], 1).await, (429, "over_limit".into(), Some("3".into())));
+    sleep(Duration::from_secs(4)).await;
+    assert_eq!(send(&urls[0], 1).await.0, 202);
 }

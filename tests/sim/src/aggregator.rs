@@ -17,7 +17,6 @@ use catchment_cells::frame::{CellsBlock, Producer};
 use catchment_cells::key::CellKey;
 use catchment_cells::limits::LINK_WINDOW;
 use catchment_cells::{Cell, ClientId, Secret};
-use jiff::tz::TimeZone;
 
 use crate::disk::Disk;
 use crate::random::Random;
@@ -329,7 +328,8 @@ fn flush(
 ) -> Result<(), Died> {
     let Some(frozen) = tables.freeze() else { return Ok(()) };
     let mut rows = Vec::new();
-    let touched = frozen.for_each_row(&CellsBlock::default(), &TimeZone::UTC, |key, block| rows.push((key, block)));
+    let touched =
+        frozen.for_each_row(&CellsBlock::default(), |_| Default::default(), |key, block| rows.push((key, block)));
     step()?;
     disk.begin();
     for (key, value) in rows {

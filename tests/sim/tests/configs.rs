@@ -74,7 +74,7 @@ impl Host {
 
     fn load(&mut self) {
         let placement = Placement { region: "eu".into(), shard: "eu/pool/0".into(), level: 0 };
-        let hop = Hop { placement, claims: claims(client("a")), visitor: Visitor::default() };
+        let hop = Hop { placement, claims: claims(client("a")), generation: 1, visitor: Visitor::default() };
         self.core = Core::load(self.rows.clone(), &self.secret, CAPACITY, Some((&hop, 1)), self.now).unwrap();
     }
 

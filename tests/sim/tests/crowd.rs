@@ -27,7 +27,7 @@ fn claims(client: &ClientId) -> Claims {
 
 fn pool() -> Core {
     let placement = Placement { region: "eu".into(), shard: "eu/pool/0".into(), level: 0 };
-    let hop = Hop { placement, claims: claims(&client("first")), visitor: Visitor::default() };
+    let hop = Hop { placement, claims: claims(&client("first")), generation: 1, visitor: Visitor::default() };
     let secret = Secret::new(&[7; 32]).unwrap();
     Core::load(Rows::default(), &secret, Capacity { requests_per_s: 10_000 }, Some((&hop, 1)), START).unwrap().unwrap()
 }

@@ -44,7 +44,7 @@ fn an_hour_without_an_aggregator_loses_nothing() {
     let placement = Placement { region: "eu".into(), shard: "eu/pool/0".into(), level: 0 };
     let claims =
         Claims { client: client.clone(), identity: Identity::User, backfill: false, ignore_foreign_client: false };
-    let hop = Hop { placement, claims, visitor: Visitor::default() };
+    let hop = Hop { placement, claims, generation: 1, visitor: Visitor::default() };
     let rows = Rows::default();
     let mut core = Core::load(rows.clone(), &secret, Capacity { requests_per_s: 10_000 }, Some((&hop, 1)), START)
         .unwrap()

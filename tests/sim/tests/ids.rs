@@ -43,7 +43,7 @@ impl Host {
         let client = ClientId::new("shop").unwrap();
         let claims = Claims { client, identity: Identity::User, backfill, ignore_foreign_client: false };
         let placement = Placement { region: "eu".into(), shard: shard.into(), level: 0 };
-        let hop = Hop { placement, claims, visitor: Visitor::default() };
+        let hop = Hop { placement, claims, generation: 1, visitor: Visitor::default() };
         let secret = Secret::new(&[7; 32]).unwrap();
         let mut host = Host { rows: Rows::default(), core: None, hop, secret, bounds, now: START };
         host.rows.disk().borrow_mut().begin();

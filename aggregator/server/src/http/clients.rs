@@ -8,7 +8,9 @@ use axum::extract::rejection::BytesRejection;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use catchment_aggregator_core::{json, rollup};
 use catchment_cells::credential::OperatorKey;
+use catchment_cells::key::Tier;
 use catchment_cells::{ClientId, Secret};
 use catchment_config::{Config, NEW_FIELD, NEW_TYPE};
 use jiff::Timestamp;
@@ -18,10 +20,11 @@ use tracing::{error, info};
 use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::{Api, questions};
+use crate::clock::now_ms;
 use crate::configs::Versioned;
 
-/// Of how long ago schema changes are told.
-const CHANGES_KEPT: &str = "30d";
+/// Of how long ago schema changes are told, in minutes, as far as hours are kept.
+const CHANGES_KEPT: i64 = 30 * 24 * 60;
 
 /// Shows a client's config.
 #[utoipa::path(
@@ -134,7 +137,10 @@ pub(crate) async fn schema_changes(
     let answer = async {
         authorize(&api.secret, &headers)?;
         let client = client_of(&client)?;
-        let of = [("metric", "received:accepted"), ("last", CHANGES_KEPT), ("granularity", "1h")];
+        let (tiers, now) = (api.cells.tiers(&client), now_ms().div_euclid(60_000));
+        let start = rollup::floor(Tier::Hour, now - CHANGES_KEPT, tiers.time_zone()).max(tiers.kept_from(Tier::Hour));
+        let [start, end] = [start, now + 1].map(|minute| json::time(minute).unwrap_or_default());
+        let of = [("metric", "received:accepted"), ("start", &start), ("end", &end), ("granularity", "1h")];
         let plan = questions::plan(&api.cells, &client, &of.map(|(name, value)| (name.into(), value.into())))?;
         questions::work(&api, move |cells| {
             let reported = cells.reported(&client, &plan, Instant::now() + questions::ANSWER_MAX)?;
@@ -154,8 +160,11 @@ fn change(reason: &str, first: i64) -> Value {
     }
 }
 
-fn show(client: &ClientId, Versioned { version, config, .. }: &Versioned) -> Response {
-    let body = json!({ "client": client.as_str(), "version": version, "config": config });
+fn show(client: &ClientId, Versioned { version, config, unreadable, .. }: &Versioned) -> Response {
+    let mut body = json!({ "client": client.as_str(), "version": version, "config": config });
+    if let Some(reason) = unreadable {
+        body["unreadable"] = reason.as_str().into();
+    }
     let etag = HeaderValue::from_str(&format!("\"{version}\"")).expect("digits in quotes are a header's value");
     ([(header::ETAG, etag), (header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body.to_string())
         .into_response()

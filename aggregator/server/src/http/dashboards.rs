@@ -19,7 +19,7 @@ use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::questions::{Told, answer_each, authorize_headers, json_body, plan_question, respond, watch, work};
 use super::{Api, clients, etag};
-use crate::cells::{AnswerError, Cells, zone};
+use crate::cells::{AnswerError, Cells};
 use crate::clock::now_ms;
 use crate::metrics;
 
@@ -95,7 +95,7 @@ pub(crate) async fn realtime(State(api): State<Arc<Api>>, headers: HeaderMap) ->
 )]
 pub(crate) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response {
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         work(&api, move |cells| {
             let mut ids = cells.store().dashboard_ids(&client).map_err(AnswerError::from)?;
             ids.extend(Dashboard::built_in_ids().map(str::to_owned));
@@ -112,7 +112,7 @@ pub(crate) async fn list(State(api): State<Arc<Api>>, headers: HeaderMap) -> Res
 async fn answer(api: Arc<Api>, headers: HeaderMap, id: String) -> Response {
     let started = Instant::now();
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         watch(&api, &client);
         work(&api, move |cells| answers(cells, &client, &id)).await
     };
@@ -126,11 +126,11 @@ async fn answer(api: Arc<Api>, headers: HeaderMap, id: String) -> Response {
 
 fn answers(cells: &Cells, client: &ClientId, id: &str) -> Result<Told, Problem> {
     let dashboard = find(cells, client, id)?;
+    let tiers = cells.tiers(client);
+    let plan = |question| plan_question(cells, client, question, &tiers);
     let (names, plans): (Vec<&str>, Vec<_>) = dashboard
-        .questions(now_ms(), &zone())
-        .map(|(name, question)| {
-            (name, question.map_err(Problem::from).and_then(|question| plan_question(cells, client, question)))
-        })
+        .questions(now_ms(), tiers.time_zone())
+        .map(|(name, question)| (name, question.map_err(Problem::from).and_then(plan)))
         .unzip();
     let answers = answer_each(cells, client, plans);
     let named = names.iter().zip(answers).map(|(name, answer)| format!("{}:{answer}", Value::from(*name)));
@@ -203,7 +203,8 @@ pub(super) async fn write(
         let body = body.map_err(|rejection| {
             Problem::new(rejection.status(), "the dashboard can't be read", rejection.body_text())
         })?;
-        let dashboard = Dashboard::read(&body, now_ms(), &zone()).map_err(Problem::from)?;
+        let dashboard =
+            Dashboard::read(&body, now_ms(), api.cells.tiers(&client).time_zone()).map_err(Problem::from)?;
         work(&api, move |cells| {
             let ids = cells.store().dashboard_ids(&client).map_err(AnswerError::from)?;
             if ids.len() >= CLIENT_DASHBOARDS_MAX && !ids.contains(&id) {

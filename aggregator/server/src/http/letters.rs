@@ -63,7 +63,7 @@ struct Listed<'a> {
 )]
 pub(crate) async fn letters(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         let asked = Letters::parse(&parameters(query.as_deref().unwrap_or_default()))?;
         let is_lines = headers.get(header::ACCEPT) == Some(&NDJSON);
         work(&api, move |cells| {

@@ -10,8 +10,9 @@ use axum::extract::ws::{CloseFrame, Message, WebSocket, WebSocketUpgrade};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use catchment_aggregator_core::question::parameters;
+use catchment_aggregator_core::tiers::{UTC, Zone};
 use catchment_aggregator_core::{Said, Token};
-use catchment_cells::ClientId;
+use catchment_cells::credential::ReadKey;
 use catchment_cells::limits::LIVE_DETAIL_BYTES_MAX;
 use catchment_cells::live::{self, parse_cursor};
 use tokio::sync::Notify;
@@ -20,11 +21,14 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use super::Api;
 use super::openapi::schemas;
 use super::problem::Problem;
-use super::questions::{authorize, plan};
+use super::questions::{authorize, is_revoked, plan};
+use crate::cells::AnswerError;
 use crate::clock::now_ms;
-use crate::live::{Asked, Latest, Reader, Shared};
+use crate::live::{Asked, Latest, LiveError, Reader, Shared};
 use crate::metrics;
 
+/// For how long to come a reader is told of changes of its client's clock, in minutes.
+const OFFSETS_AHEAD: i64 = 2 * 366 * 24 * 60;
 /// How long a read key may take to come, and one message to be sent.
 const TOKEN_MAX: Duration = Duration::from_secs(5);
 const SEND_MAX: Duration = Duration::from_secs(20);
@@ -54,9 +58,11 @@ const UNAUTHORIZED: u16 = 4401;
 /// A connection.
 struct Connection {
     api: Arc<Api>,
-    client: ClientId,
+    key: ReadKey,
     socket: WebSocket,
     reader: Reader,
+    /// The client's clock, as its reader knows it.
+    zone: Zone,
     subscriptions: BTreeMap<u64, Subscription>,
 }
 
@@ -104,8 +110,8 @@ pub(crate) async fn upgrade(State(api): State<Arc<Api>>, upgrade: WebSocketUpgra
     };
     let upgrade = upgrade.read_buffer_size(READ_BYTES).max_message_size(MESSAGE_BYTES_MAX);
     upgrade.max_frame_size(MESSAGE_BYTES_MAX).on_upgrade(async move |mut socket| {
-        let client = match timeout(TOKEN_MAX, token(&api, &mut socket)).await {
-            Ok(Ok(client)) => client,
+        let key = match timeout(TOKEN_MAX, token(&api, &mut socket)).await {
+            Ok(Ok(key)) => key,
             Ok(Err(end)) => return close(socket, end).await,
             Err(_) => return close(socket, End::Close(TRY_AGAIN_LATER, "no read key came".into())).await,
         };
@@ -113,14 +119,15 @@ pub(crate) async fn upgrade(State(api): State<Arc<Api>>, upgrade: WebSocketUpgra
             return close(socket, End::Close(TRY_AGAIN_LATER, "too many live connections are open".into())).await;
         };
         drop(place);
-        serve(api, client, socket).await;
+        serve(api, key, socket).await;
     })
 }
 
-async fn serve(api: Arc<Api>, client: ClientId, socket: WebSocket) {
+async fn serve(api: Arc<Api>, key: ReadKey, socket: WebSocket) {
     static READERS: AtomicU64 = AtomicU64::new(0);
     let reader = Reader { id: READERS.fetch_add(1, Ordering::Relaxed), news: Arc::new(Notify::new()) };
-    let mut connection = Connection { api, client, socket, reader, subscriptions: BTreeMap::new() };
+    let zone = api.cells.tiers(&key.client).zone().clone();
+    let mut connection = Connection { api, key, socket, reader, zone, subscriptions: BTreeMap::new() };
     let end = match connection.run().await {
         Ok(never) => match never {},
         Err(end) => end,
@@ -132,14 +139,13 @@ async fn serve(api: Arc<Api>, client: ClientId, socket: WebSocket) {
 }
 
 /// The first message: who reads.
-async fn token(api: &Api, socket: &mut WebSocket) -> Result<ClientId, End> {
+async fn token(api: &Api, socket: &mut WebSocket) -> Result<ReadKey, End> {
     loop {
         match socket.recv().await {
             Some(Ok(Message::Text(text))) => {
                 let token = Token::read(&text)
                     .ok_or_else(|| End::Close(PROTOCOL, "the first message is {\"token\":\"rk_…\"}".into()))?;
-                return authorize(&api.secret, &token.token)
-                    .map_err(|problem| End::Close(UNAUTHORIZED, problem.detail));
+                return authorize(api, &token.token).map_err(|problem| End::Close(UNAUTHORIZED, problem.detail));
             }
             Some(Ok(Message::Ping(_) | Message::Pong(_))) => {}
             Some(Ok(Message::Binary(_))) => return Err(End::Close(PROTOCOL, "messages are texts".into())),
@@ -156,9 +162,19 @@ async fn close(mut socket: WebSocket, end: End) {
     }
 }
 
+/// Whoever was told of another clock comes again, and is told of the present one.
+fn changed() -> End {
+    End::Close(TRY_AGAIN_LATER, "the client's time zone has changed".into())
+}
+
 impl Connection {
     async fn run(&mut self) -> Result<std::convert::Infallible, End> {
-        let hello = live::Message::Hello { now: now_ms(), client: self.client.to_string() };
+        if self.zone.name() != UTC {
+            let (time_zone, to) = (self.zone.name().to_owned(), now_ms().div_euclid(60_000) + OFFSETS_AHEAD);
+            let clock = live::Message::Clock { time_zone, offsets: self.zone.offsets(0, to) };
+            self.send(clock.encode().into()).await?;
+        }
+        let hello = live::Message::Hello { now: now_ms(), client: self.key.client.to_string() };
         self.send(hello.encode().into()).await?;
         let mut alive = interval(ALIVE_EVERY);
         // After a stall one sign of life is enough.
@@ -182,6 +198,9 @@ impl Connection {
                 _ = alive.tick() => {
                     if heard_at.elapsed() > SILENCE_MAX {
                         return Err(End::Gone);
+                    }
+                    if is_revoked(&self.api, &self.key) {
+                        return Err(End::Close(UNAUTHORIZED, "the read key was revoked".into()));
                     }
                     self.send(live::Message::Alive { now: now_ms() }.encode().into()).await?;
                     alives = alives.wrapping_add(1);
@@ -224,15 +243,18 @@ impl Connection {
             let detail = format!("a connection follows at most {SUBSCRIPTIONS_MAX} questions");
             return self.refuse(number, Problem::busy(&detail)).await;
         }
-        let plan = plan(&self.api.cells, &self.client, &parameters(&question))
-            .and_then(|plan| plan.question.check_live().map(|()| plan).map_err(Problem::from));
+        let plan = plan(&self.api.cells, &self.key.client, &parameters(&question));
+        if plan.as_ref().is_ok_and(|plan| *plan.tiers.zone() != self.zone) {
+            return Err(changed());
+        }
+        let plan = plan.and_then(|plan| plan.question.check_live().map(|()| plan).map_err(Problem::from));
         let plan = match plan {
             Ok(plan) => plan,
             Err(problem) => return self.refuse(number, problem).await,
         };
         let metrics = plan.question.metrics.iter().map(|metric| metric.name.clone()).collect();
         let (cube, tier) = (plan.cube.name.to_string(), plan.tier());
-        let asked = Asked { client: self.client.clone(), question, sets };
+        let asked = Asked { client: self.key.client.clone(), question, sets };
         let view = match self.api.live.subscribe(asked, plan, &self.reader).await {
             Some(Ok(view)) => view,
             Some(Err(error)) => return self.refuse(number, Problem::from(&error)).await,
@@ -259,6 +281,7 @@ impl Connection {
         let (id, version) = (view.view, *version);
         let (to, message) = match view.latest() {
             Latest::Nothing => return Ok(()),
+            Latest::Failed(error) if matches!(*error, LiveError::Answer(AnswerError::Changed)) => return Err(changed()),
             Latest::Failed(error) => {
                 self.subscriptions.remove(&number);
                 return self.refuse(number, Problem::from(&*error)).await;

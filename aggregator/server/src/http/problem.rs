@@ -3,6 +3,7 @@
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catchment_aggregator_core::answer::TooMuch;
+use catchment_aggregator_core::planner::PlanError;
 use catchment_aggregator_core::question::QuestionError;
 use catchment_cells::limits::NAME_BYTES_MAX;
 use serde_json::{Value, json};
@@ -91,11 +92,23 @@ impl From<&AnswerError> for Problem {
                 Problem::new(StatusCode::SERVICE_UNAVAILABLE, "too slow to answer", error)
             }
             AnswerError::TooMuch(error) => Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "too much to answer", error),
+            AnswerError::Plan(error) => error.into(),
+            AnswerError::Changed => Problem::new(StatusCode::SERVICE_UNAVAILABLE, "changed meanwhile", error),
             AnswerError::Store(error) => {
                 error!(%error, "a question failed");
                 Problem::ours("the store could not be read")
             }
         }
+    }
+}
+
+impl From<&PlanError> for Problem {
+    fn from(error: &PlanError) -> Self {
+        let title = match error {
+            PlanError::NotKept { .. } => "not kept any more",
+            _ => "no cube covers the question",
+        };
+        Problem::new(StatusCode::UNPROCESSABLE_ENTITY, title, error)
     }
 }
 
@@ -105,7 +118,7 @@ impl From<PutError> for Problem {
             PutError::Changed(_) => {
                 Problem::new(StatusCode::PRECONDITION_FAILED, "the config has changed since", error)
             }
-            PutError::Cube(_) | PutError::Versions => {
+            PutError::Cube(_) | PutError::Versions | PutError::TimeZone(_) | PutError::TimeZones(_) => {
                 Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "the config can't be taken", error)
             }
             PutError::Store(error) => {

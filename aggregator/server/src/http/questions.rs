@@ -8,12 +8,12 @@ use axum::extract::{RawQuery, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use catchment_aggregator_core::question::parameters;
-use catchment_aggregator_core::{Answer, Plan, Question, json};
+use catchment_aggregator_core::{Answer, Plan, Question, Tiers, json};
+use catchment_cells::ClientId;
 use catchment_cells::credential::ReadKey;
 use catchment_cells::estimate::CONFIDENCE;
 use catchment_cells::key::Tier;
 use catchment_cells::merged;
-use catchment_cells::{ClientId, Secret};
 use jiff::Timestamp;
 use serde_json::{Value, json};
 use tracing::error;
@@ -21,7 +21,7 @@ use tracing::error;
 use super::openapi::{refusals, schemas};
 use super::problem::Problem;
 use super::{Api, body, etag};
-use crate::cells::{AnswerError, Cells, zone};
+use crate::cells::{AnswerError, Cells};
 use crate::clock::now_ms;
 use crate::metrics;
 
@@ -60,7 +60,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
     let started = Instant::now();
     let parameters = parameters(query.as_deref().unwrap_or_default());
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         let plan = plan(&api.cells, &client, &parameters)?;
         let wants_cells = accepts(&headers, merged::MEDIA_TYPE);
         if wants_cells {
@@ -105,7 +105,7 @@ pub(crate) async fn metrics(State(api): State<Arc<Api>>, headers: HeaderMap, Raw
 pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, body: Body) -> Response {
     let started = Instant::now();
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         let body = body::read(body).await?;
         let asked: Value = serde_json::from_slice(&body)
             .map_err(|error| Problem::parameter("questions", &format!("the body is no JSON: {error}")))?;
@@ -116,9 +116,10 @@ pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, bod
             let problem = format!("1 to {POST_QUESTIONS_MAX} are asked at a time: ask the others in another POST");
             return Err(Problem::parameter("questions", &problem));
         }
+        let tiers = api.cells.tiers(&client);
         let plan = |json| {
-            let question = Question::from_json(json, now_ms(), &zone()).map_err(Problem::from)?;
-            plan_question(&api.cells, &client, question)
+            let question = Question::from_json(json, now_ms(), tiers.time_zone()).map_err(Problem::from)?;
+            plan_question(&api.cells, &client, question, &tiers)
         };
         let plans: Vec<Result<Plan, Problem>> = questions.iter().map(plan).collect();
         watch(&api, &client);
@@ -148,7 +149,7 @@ pub(crate) async fn several(State(api): State<Arc<Api>>, headers: HeaderMap, bod
 pub(crate) async fn measures(State(api): State<Arc<Api>>, headers: HeaderMap, RawQuery(query): RawQuery) -> Response {
     let mut parameters = parameters(query.as_deref().unwrap_or_default());
     let answer = async {
-        let client = authorize_headers(&api.secret, &headers)?;
+        let client = authorize_headers(&api, &headers)?;
         if let Some((name, _)) = parameters.iter().find(|(name, _)| !matches!(&**name, "start" | "end" | "last")) {
             return Err(Problem::parameter(name, "there is no such parameter"));
         }
@@ -164,21 +165,32 @@ pub(crate) async fn measures(State(api): State<Arc<Api>>, headers: HeaderMap, Ra
     respond(answer.await)
 }
 
-/// Reads a read key: whose figures may be told.
-pub(crate) fn authorize(secret: &Secret, token: &str) -> Result<ClientId, Problem> {
-    ReadKey::parse(secret, token.trim()).map(|key| key.client).map_err(Problem::unauthorized)
+/// Reads a read key: whose figures may be told, unless it was revoked.
+pub(crate) fn authorize(api: &Api, token: &str) -> Result<ReadKey, Problem> {
+    let key = ReadKey::parse(&api.secret, token.trim()).map_err(Problem::unauthorized)?;
+    if is_revoked(api, &key) { Err(Problem::unauthorized("the read key was revoked")) } else { Ok(key) }
+}
+
+/// Whether a client's config revokes a read key.
+pub(super) fn is_revoked(api: &Api, key: &ReadKey) -> bool {
+    key.generation < api.configs.get(&key.client).config.keys.read_generation_min
 }
 
 /// Understands a question and plans it.
 pub(crate) fn plan(cells: &Cells, client: &ClientId, parameters: &[(String, String)]) -> Result<Plan, Problem> {
     let parameters = parameters.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-    let question = Question::parse(parameters, now_ms(), &zone()).map_err(Problem::from)?;
-    plan_question(cells, client, question)
+    let tiers = cells.tiers(client);
+    let question = Question::parse(parameters, now_ms(), tiers.time_zone()).map_err(Problem::from)?;
+    plan_question(cells, client, question, &tiers)
 }
 
-pub(super) fn plan_question(cells: &Cells, client: &ClientId, question: Question) -> Result<Plan, Problem> {
-    Plan::new(question, &cells.cubes(client), &zone())
-        .map_err(|error| Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "no cube covers the question", error))
+pub(super) fn plan_question(
+    cells: &Cells,
+    client: &ClientId,
+    question: Question,
+    tiers: &Arc<Tiers>,
+) -> Result<Plan, Problem> {
+    Plan::of(question, &cells.cubes(client), tiers).map_err(|error| (&error).into())
 }
 
 /// Whoever is asked about is looked at.
@@ -231,9 +243,9 @@ pub(crate) fn respond(answer: Result<Told, Problem>) -> Response {
     }
 }
 
-pub(crate) fn authorize_headers(secret: &Secret, headers: &HeaderMap) -> Result<ClientId, Problem> {
+pub(crate) fn authorize_headers(api: &Api, headers: &HeaderMap) -> Result<ClientId, Problem> {
     let token = super::bearer(headers).ok_or_else(|| Problem::unauthorized("send a read key as a bearer token"))?;
-    authorize(secret, token)
+    authorize(api, token).map(|key| key.client)
 }
 
 /// Each answer as JSON, or what it is refused for, in the order of the plans.
@@ -262,7 +274,8 @@ fn cells_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) ->
 
 /// The answer as JSON.
 fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -> Result<String, Problem> {
-    let (cube, tier, question, before) = (plan.cube.name.clone(), plan.tier(), plan.question.clone(), plan.before());
+    let (cube, tier, question) = (plan.cube.name.clone(), plan.tier(), plan.question.clone());
+    let (tiers, before) = (plan.tiers.clone(), plan.before().map_err(AnswerError::from)?);
     let answered = cells.answer(client, Answer::new(plan), deadline)?;
     let before = before.map(|before| cells.answer(client, Answer::new(before), deadline)).transpose()?;
     let before = before.as_ref().map(|before| &before.answer);
@@ -273,6 +286,7 @@ fn answer_now(cells: &Cells, client: &ClientId, plan: Plan, deadline: Instant) -
         "cube": cube,
         "tier": match tier { Tier::Minute => "minute", Tier::Hour => "hour", Tier::Day => "day" },
         "source": "cells",
+        "time_zone": tiers.zone().name(),
     });
     let folded = answered.answer.folded_dimensions();
     if !folded.is_empty() {

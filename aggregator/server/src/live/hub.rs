@@ -227,6 +227,12 @@ impl Hub {
 
     fn subscribe(&mut self, asked: Asked, plan: Plan, reader: Reader, now: i64) -> Result<Arc<Shared>, LiveError> {
         self.watched().watch(&asked.client, now);
+        // One that counts by another clock is over.
+        let is_other =
+            |view: &&u64| self.slots.get(*view).is_some_and(|slot| slot.plan.tiers.zone() != plan.tiers.zone());
+        if let Some(view) = self.by_question.get(&asked).filter(is_other) {
+            self.fail(*view, AnswerError::Changed.into());
+        }
         if let Some(slot) = self.by_question.get(&asked).and_then(|view| self.slots.get_mut(view)) {
             slot.readers.insert(reader.id, reader);
             return Ok(slot.shared.clone());
@@ -292,10 +298,17 @@ impl Hub {
                 self.fail(view, LiveError::Busy);
                 continue;
             }
+            let plan = match slot.plan.at(now) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    self.fail(view, AnswerError::Plan(error).into());
+                    continue;
+                }
+            };
             self.by_client.entry(client.clone()).or_default().answering += 1;
             self.answering += 1;
             slot.store = StoreState::Answering { pending: Vec::new(), cells: 0, lost: false, again: false };
-            let (cells, plan, events) = (self.cells.clone(), slot.plan.at(now), self.feed.events());
+            let (cells, events) = (self.cells.clone(), self.feed.events());
             self.runtime.spawn(async move {
                 let of = client.clone();
                 let work = move || cells.answer(&of, Answer::within(plan, VIEW_BYTES_MAX), Instant::now() + ANSWER_MAX);
@@ -507,9 +520,18 @@ impl Hub {
         }
     }
 
-    /// Marks the clients of all views that have readers as watched.
+    /// Marks the clients of all views that have readers as watched, and ends those whose client has another clock by now.
     fn watch(&mut self, now: i64) {
         self.watched_at = now;
+        let is_over = |client: &ClientId, view: &&u64| {
+            let tiers = self.cells.tiers(client);
+            self.slots.get(*view).is_some_and(|slot| slot.plan.tiers.zone() != tiers.zone())
+        };
+        let views = self
+            .by_client
+            .iter()
+            .flat_map(|(client, followed)| followed.views.iter().filter(move |view| is_over(client, view)));
+        views.copied().collect::<Vec<_>>().into_iter().for_each(|view| self.fail(view, AnswerError::Changed.into()));
         let mut watched = self.watched();
         let mut readers = 0;
         for (client, followed) in &self.by_client {

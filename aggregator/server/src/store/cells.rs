@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::ops::Range;
+use std::sync::Arc;
 
+use catchment_aggregator_core::Tiers;
 use catchment_aggregator_core::block::Decoded;
 use catchment_aggregator_core::dictionary::Admission;
 use catchment_aggregator_core::runs::{Stretch, bucket_key, fold, split_row_key};
@@ -12,7 +14,6 @@ use catchment_cells::cell::Wanted;
 use catchment_cells::codec::DecodeError;
 use catchment_cells::key::CellKey;
 use fjall::Readable;
-use jiff::tz::TimeZone;
 
 use super::{Cursor, Store, StoreError};
 use crate::crash;
@@ -37,7 +38,7 @@ impl Store {
     pub(crate) fn flush(
         &self,
         frozen: &Frozen,
-        zone: &TimeZone,
+        tiers: impl Fn(&ClientId) -> Arc<Tiers>,
         today: i64,
         values_max: impl Fn(&ClientId) -> usize,
     ) -> Result<Flushed, StoreError> {
@@ -45,7 +46,7 @@ impl Store {
         let admission = Admission::of(&frozen.memtable, (frozen.run, today), values_max, |key| self.dictionary(key))?;
         admission.changed.iter().for_each(|(key, dictionary)| self.put_dictionary(&mut batch, *key, dictionary));
         let folded = admission.fold(&frozen.memtable);
-        let touched = frozen.for_each_row(&folded, zone, |row_key, block| batch.insert(&self.blocks, row_key, block));
+        let touched = frozen.for_each_row(&folded, tiers, |row_key, block| batch.insert(&self.blocks, row_key, block));
         batch.insert(&self.meta, Cursor::Flushed.key(), frozen.run.to_le_bytes());
         crash::point("flush.before_commit");
         batch.commit()?;
@@ -126,12 +127,12 @@ impl Snapshot {
     }
 }
 
-fn bucket_of(row_key: &[u8]) -> Result<i64, StoreError> {
+pub(super) fn bucket_of(row_key: &[u8]) -> Result<i64, StoreError> {
     let (_, bucket, _) = split_row_key(row_key).map_err(block_row)?;
     Ok(bucket)
 }
 
-fn block_row(error: DecodeError) -> StoreError {
+pub(super) fn block_row(error: DecodeError) -> StoreError {
     StoreError::Row { keyspace: "blocks", error }
 }
 

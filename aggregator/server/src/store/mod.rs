@@ -6,6 +6,7 @@ mod dashboards;
 mod dictionaries;
 mod letters;
 mod log;
+mod tiers;
 mod upgrade;
 
 use std::path::Path;
@@ -45,6 +46,7 @@ pub(crate) struct Store {
     dictionaries: Keyspace,
     cubes: Keyspace,
     configs: Keyspace,
+    tiers: Keyspace,
     dashboards: Keyspace,
     parked: Keyspace,
     letters: Arc<Letters>,
@@ -124,6 +126,7 @@ impl Store {
             dictionaries: keyspace("dictionaries", SMALL_KEYSPACE_BYTES)?,
             cubes: keyspace("cubes", SMALL_KEYSPACE_BYTES)?,
             configs: keyspace("configs", SMALL_KEYSPACE_BYTES)?,
+            tiers: keyspace("tiers", SMALL_KEYSPACE_BYTES)?,
             dashboards: keyspace("dashboards", SMALL_KEYSPACE_BYTES)?,
             parked: keyspace("parked", SMALL_KEYSPACE_BYTES)?,
             letters: Arc::new(Letters::open(keyspace("dead_letters", SMALL_KEYSPACE_BYTES)?)),

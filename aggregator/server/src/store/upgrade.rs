@@ -103,7 +103,6 @@ fn cell_row(error: DecodeError) -> StoreError {
 mod tests {
     use catchment_aggregator_core::Memtable;
     use catchment_cells::frame::CellsBlock;
-    use jiff::tz::TimeZone;
 
     use super::*;
     use crate::tests::kit::{Aggregator, DAY, Folder, client, event};
@@ -120,16 +119,20 @@ mod tests {
         let old = store.database.keyspace(CELLS, KeyspaceCreateOptions::default).unwrap();
         let mut memtable = Memtable::default();
         memtable.merge(cells.clone());
-        memtable.for_each_tier(&CellsBlock::default(), &TimeZone::UTC, |place, cells| {
-            for (values, cell) in cells {
-                let mut value = Vec::new();
-                cell.encode_stored(&mut value);
-                for run in 0..runs {
-                    let row_key = [&place.key(values).encode()[..], &run.to_be_bytes()].concat();
-                    old.insert(row_key, &value).unwrap();
+        memtable.for_each_tier(
+            &CellsBlock::default(),
+            |_| Default::default(),
+            |place, cells| {
+                for (values, cell) in cells {
+                    let mut value = Vec::new();
+                    cell.encode_stored(&mut value);
+                    for run in 0..runs {
+                        let row_key = [&place.key(values).encode()[..], &run.to_be_bytes()].concat();
+                        old.insert(row_key, &value).unwrap();
+                    }
                 }
-            }
-        });
+            },
+        );
         store.meta.insert("version", [super::super::VERSION_BEFORE]).unwrap();
         store.database.persist(PersistMode::SyncAll).unwrap();
     }

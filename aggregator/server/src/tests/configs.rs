@@ -113,3 +113,20 @@ fn files_are_taken_where_nothing_was_set() {
         std::fs::remove_file(files.path().join(name)).unwrap();
     }
 }
+
+#[test]
+fn a_config_that_another_version_took_is_told_on_and_said_to_be_unreadable() {
+    let (folder, a) = (Folder::new(), client("a"));
+    let aggregator = Aggregator::open(&folder);
+    aggregator.cells.store().put_config(&a, 3, b"\x01{\"colour\":\"red\"}", &[], None).unwrap();
+    drop(aggregator);
+    let aggregator = Aggregator::open(&folder);
+    let read = aggregator.configs.get(&a);
+    assert!(read.unreadable.as_ref().is_some_and(|reason| reason.contains("colour")), "{read:?}");
+    let question = Question { nonce: 3, home: "eu".into(), clients: vec![(a.clone(), 0)] }.encode();
+    let answer = aggregator.configs.answer(&question).unwrap();
+    let answer = Answer::decode(&answer, &question, &secret().config_key()).unwrap();
+    assert_eq!((answer.version, &*answer.configs[0].config), (3, &b"\x01{\"colour\":\"red\"}"[..]));
+    assert_eq!(aggregator.configs.put(&a, Config::default(), Some(3)).unwrap(), 4, "set anew");
+    assert_eq!(aggregator.configs.get(&a).unreadable, None);
+}

@@ -16,10 +16,11 @@ use catchment_cells::frame::{
 };
 use catchment_cells::users::Coupon;
 use catchment_cells::{ClientId, Secret, cube};
+use catchment_config::RetentionDays;
 use catchment_link::Arrival;
 use tokio::sync::{Notify, oneshot};
 
-use crate::cells::{Cells, zone};
+use crate::cells::Cells;
 use crate::config::Limits;
 use crate::configs::Configs;
 use crate::health::Health;
@@ -209,7 +210,8 @@ impl Aggregator {
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
         let configs = Arc::new(Configs::open(cells.clone(), &secret(), None).unwrap());
         let writer = Writer::new(cells.clone(), configs.clone(), secret(), home, watched.clone(), appended).unwrap();
-        let keeper = Keeper::new(cells.clone(), forwarded, Arc::new(Health::default()));
+        let (health, kept) = (Arc::new(Health::default()), RetentionDays::default());
+        let keeper = Keeper::new(cells.clone(), configs.clone(), kept, forwarded, health);
         Aggregator { cells, configs, watched, keeper, feed, writer }
     }
 
@@ -250,8 +252,9 @@ impl Aggregator {
 /// The rows that answer a question, written as a query string without escapes.
 pub(crate) fn ask(cells: &Cells, client: &ClientId, query: &str) -> Vec<Row> {
     let parameters = query.split('&').map(|pair| pair.split_once('=').unwrap());
-    let question = Question::parse(parameters, 0, &zone()).unwrap();
-    let plan = Plan::new(question, &cells.cubes(client), &zone()).unwrap();
+    let tiers = cells.tiers(client);
+    let question = Question::parse(parameters, 0, tiers.time_zone()).unwrap();
+    let plan = Plan::of(question, &cells.cubes(client), &tiers).unwrap();
     cells.answer(client, Answer::new(plan), Instant::now() + Duration::from_secs(60)).unwrap().answer.rows().unwrap()
 }
 

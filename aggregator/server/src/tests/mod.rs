@@ -13,3 +13,4 @@ mod letters;
 mod logging;
 mod merging;
 mod serving;
+mod tiers;

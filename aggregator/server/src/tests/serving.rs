@@ -162,6 +162,7 @@ async fn frames_come_in_and_figures_go_out() {
                 "cube": "event_type",
                 "tier": "hour",
                 "source": "cells",
+                "time_zone": "UTC",
             },
         })
     );

@@ -71,7 +71,7 @@ impl World {
         let region = self.regions.iter().position(|region| *region == placement.region).unwrap_or(0);
         let claims = Claims { client, identity: Identity::User, backfill, ignore_foreign_client: false };
         self.shards.push(ShardHost {
-            hop: Hop { placement, claims, visitor: Visitor::default() },
+            hop: Hop { placement, claims, generation: 1, visitor: Visitor::default() },
             region,
             rows: Rows::default(),
             core: None,
@@ -292,6 +292,7 @@ impl World {
                 self.saw("over quota");
                 return Ok(Some(Answer::OverQuota { retry_after_ms, epoch }));
             }
+            Err(refused @ (Refused::OverLimit(_) | Refused::Revoked)) => return Err(refused.to_string()),
         };
         if core.overflows(&events) {
             self.commit_group(shard)?;

@@ -101,6 +101,9 @@ pub(in super::super) struct Meta {
     tier: Tier,
     /// What was read.
     source: Source,
+    /// The client's clock, on which buckets begin: a name of the IANA time zone database.
+    #[schema(examples("Europe/Berlin"))]
+    time_zone: String,
     /// The dimensions of which values that matter here were folded into `(other)`; left out where there are none.
     #[schema(nullable = false)]
     folded: Option<Vec<String>>,
@@ -138,7 +141,7 @@ pub(in super::super) enum Source {
         "group": null,
         "values": { "page_views": { "value": 12, "lower": 12, "upper": 12, "exact": true } },
     }],
-    "meta": { "confidence": 0.95, "as_of": "2024-01-01T12:00:00.123Z", "cube": "event_type", "tier": "hour", "source": "cells" },
+    "meta": { "confidence": 0.95, "as_of": "2024-01-01T12:00:00.123Z", "cube": "event_type", "tier": "hour", "source": "cells", "time_zone": "UTC" },
 })))]
 pub(in super::super) struct Answer {
     /// Ascending by time; in a bucket in the question's order, `(other)` last. Buckets and groups without any of what is asked are left out.
@@ -442,6 +445,9 @@ pub(in super::super) struct ClientConfig {
     version: u32,
     /// The config, with its defaults filled in.
     config: catchment_config::Config,
+    /// Why the stored config can't be read, where another version of this program took it: then the config is that of a client without one.
+    #[schema(nullable = false)]
+    unreadable: Option<String>,
 }
 
 /// What events had that no schema knows.

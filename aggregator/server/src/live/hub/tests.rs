@@ -3,11 +3,11 @@ use catchment_aggregator_core::answer::Row;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::Tier;
 use catchment_cells::live::{self, Message, Mirror};
+use jiff::tz::TimeZone;
 use tokio::sync::{Notify, oneshot};
 
 use super::super::feed::CELLS_MAX;
 use super::*;
-use crate::cells::zone;
 use crate::tests::kit::{Aggregator, DAY, Folder, Shard, client, event};
 
 const QUESTION: &str = "metric=events&metric=users&group_by=page&start=2024-01-01&end=2024-01-02";
@@ -49,7 +49,7 @@ impl Kit {
 
     fn subscribe(&mut self, name: &str, question: &str, sets: bool) -> Result<Follower, LiveError> {
         let pairs = question.split('&').map(|pair| pair.split_once('=').unwrap());
-        let plan = Plan::new(Question::parse(pairs, now_ms(), &zone()).unwrap(), &[], &zone()).unwrap();
+        let plan = Plan::new(Question::parse(pairs, now_ms(), &TimeZone::UTC).unwrap(), &[], &TimeZone::UTC).unwrap();
         let metrics = plan.question.metrics.iter().map(|metric| metric.name.clone()).collect();
         let asked = Asked { client: client(name), question: question.into(), sets };
         let reader = Reader { id: 1, news: Arc::new(Notify::new()) };
