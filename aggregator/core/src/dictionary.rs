@@ -94,6 +94,11 @@ impl Key<'_> {
     /// What the keys of all dictionaries begin with that have not folded a value.
     pub const OPEN: &'static [u8] = b"o";
 
+    /// What the keys of a client's dictionaries begin with that have folded values.
+    pub fn folding_of(client: &ClientId) -> Vec<u8> {
+        [b"f", client.as_str().as_bytes(), &[0]].concat()
+    }
+
     /// The day of a key.
     pub fn day_of(key: &[u8]) -> Result<i64, DecodeError> {
         let (_, day) = key.split_last_chunk::<8>().ok_or(DecodeError::Malformed("a dictionary's key"))?;

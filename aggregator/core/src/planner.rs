@@ -17,6 +17,8 @@ use crate::tiers::{Tiers, Zone};
 
 /// The version byte of a cube's row in a store.
 const ROW_VERSION: u8 = 1;
+/// A day that has more minutes than any that clock changes stretch.
+const DAY_MINUTES_MAX: i64 = 27 * 60;
 /// The dimension that every event has.
 const OF_ALL: &str = "event_type";
 
@@ -253,7 +255,12 @@ impl Plan {
     /// The minutes, half-open, that a cell of this bucket is of at most.
     pub(crate) fn minutes_of(&self, bucket: i64) -> (i64, i64) {
         let span = self.spans.iter().find(|span| (span.from..span.to).contains(&bucket));
-        (bucket, rollup::next(span.map_or(Tier::Minute, |span| span.tier), bucket, &self.zone))
+        let end = match span.map_or(Tier::Minute, |span| span.tier) {
+            // Of the clocks before, any day is shorter.
+            Tier::Day if bucket < self.tiers.since() => bucket + DAY_MINUTES_MAX,
+            tier => rollup::next(tier, bucket, &self.zone),
+        };
+        (bucket, end)
     }
 }
 

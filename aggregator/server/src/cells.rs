@@ -20,7 +20,7 @@ use catchment_cells::cell::Wanted;
 use catchment_cells::frame::CellsBlock;
 use catchment_cells::key::{Values, series};
 use catchment_cells::{Cell, ClientId, Secret};
-use catchment_config::is_report;
+use catchment_config::{self as config, Config, is_report};
 use thiserror::Error;
 use tracing::info;
 
@@ -52,7 +52,7 @@ pub(crate) struct Cells {
     /// Held by whoever changes what hours and days are made of, or makes some.
     shaping: Mutex<()>,
     /// What clients may take of which a config says so.
-    limits: RwLock<HashMap<ClientId, catchment_config::Limits>>,
+    limits: RwLock<HashMap<ClientId, config::Limits>>,
     /// Where questions found several runs.
     scattered: Mutex<HashSet<Stretch>>,
     feed: Arc<Feed>,
@@ -107,7 +107,10 @@ impl Cells {
         }
         let kept = Mutex::new(Kept::new(flushed, KEPT_BYTES_MAX));
         let (started, tables, scattered) = (Instant::now(), RwLock::new(tables), Mutex::default());
-        let (limits, shaping) = (RwLock::default(), Mutex::default());
+        // What the log holds is flushed within the same limits as before.
+        let config = |(client, _, bytes): (_, _, Vec<u8>)| Some((client, Config::decode(&bytes).ok()?.limits));
+        let limits = RwLock::new(store.configs()?.into_iter().filter_map(config).collect());
+        let shaping = Mutex::default();
         let cells = Cells { store, started, tables, kept, shaping, limits, scattered, feed };
         let mut folder = Folder::default();
         for row in cells.store.rows(needed_from(flushed, forwarded)) {
@@ -139,7 +142,7 @@ impl Cells {
         &self,
         client: &ClientId,
         cubes: Vec<Cube>,
-        limits: catchment_config::Limits,
+        limits: config::Limits,
     ) -> Result<Vec<Cube>, CubeError> {
         let mut tables = self.write();
         let named = cubes.iter().map(|cube| (&*cube.name, &*cube.dimensions, cube.digest));

@@ -32,6 +32,18 @@ impl Store {
         batch.insert(&self.dictionaries, key.encode(dictionary.is_folding()), dictionary.encode());
     }
 
+    /// Takes out a client's dictionaries of days before one: nothing of these is kept any more.
+    pub(super) fn forget_dictionaries(&self, client: &ClientId, day: i64) -> Result<(), StoreError> {
+        let mut batch = self.database.batch();
+        for guard in self.dictionaries.prefix(Key::folding_of(client)) {
+            let key = guard.key()?;
+            if Key::day_of(&key).map_err(row)? < day {
+                batch.remove(&self.dictionaries, key);
+            }
+        }
+        Ok(batch.commit()?)
+    }
+
     /// Takes out some dictionaries that have folded nothing and haven't changed for days, and says whether there may be more.
     pub(crate) fn sweep_dictionaries(&self, today: i64) -> Result<bool, StoreError> {
         let mut batch = self.database.batch();

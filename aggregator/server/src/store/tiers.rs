@@ -1,6 +1,7 @@
 //! Clients' tiers: on which clocks hours and days are cut, how far they are, and what of each tier goes.
 
 use catchment_aggregator_core::block::stretch;
+use catchment_aggregator_core::dictionary;
 use catchment_aggregator_core::recut::{Day, Recut};
 use catchment_aggregator_core::runs::Stretch;
 use catchment_aggregator_core::tiers::{Cutting, Tiers};
@@ -101,6 +102,9 @@ impl Store {
 
     /// Removes rows of a client that are not kept any more, from a key on: says from which one to go on, if there may be more.
     pub(crate) fn sweep(&self, client: &ClientId, tiers: &Tiers, from: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        if from.is_empty() {
+            self.forget_dictionaries(client, dictionary::day(tiers.kept_from(Tier::Day)))?;
+        }
         self.remove(client, from, |tier| Some((i64::MIN, tiers.kept_from(tier))))
     }
 

@@ -96,4 +96,14 @@ fn dictionaries_that_folded_nothing_go() {
     assert!(!store.sweep_dictionaries(today + 5).unwrap());
     assert_eq!(store.dictionary_rows(), 1, "that of page has folded");
     assert!(views_of(&aggregator, "page:/none").is_some_and(|figure| figure.upper > 0.0));
+    // But not for longer than the day's cells.
+    let config = br#"{"retention_days": {"minute": 1, "hour": 1, "day": 3}}"#;
+    aggregator.configs.put(&client("a"), Config::read(config).unwrap(), None).unwrap();
+    for (days, rows) in [(3, 1), (4, 0)] {
+        while aggregator.keeper.expire((DAY + days * 1_440) * 60_000).unwrap() {}
+        assert_eq!(aggregator.cells.store().dictionary_rows(), rows, "after {days} days");
+        // A round for each client, a day later at the earliest.
+        drop(aggregator);
+        aggregator = Aggregator::open(&folder);
+    }
 }
