@@ -104,9 +104,11 @@ impl Answer {
     }
 
     /// Says which values may have been folded, of all dimensions that the plan [tells apart](Plan::told_apart) and of the cells that are added
-    /// from here on. An answer that isn't told takes it that any may.
-    pub fn know(&mut self, dictionaries: Dictionaries) {
+    /// from here on, and by which plan of the same question these are read. An answer that isn't told takes it that any may.
+    pub fn know(&mut self, dictionaries: Dictionaries, plan: &Plan) {
+        self.bytes += dictionaries.memory_bytes();
         self.dictionaries = Some(dictionaries);
+        self.plan.clone_from(plan);
     }
 
     /// The dimensions of which values were folded that matter here, as far as is known.
@@ -178,7 +180,8 @@ impl Answer {
             Some(days) if group == OTHER => folded_group(plan, dictionaries, values, days).map(|folded| {
                 let groups = self.hidden.entry(bucket).or_default();
                 groups.entry(folded).or_insert_with(|| {
-                    self.bytes += self.parts.iter().len() * SUM_BYTES;
+                    let values: usize = values.iter().flatten().map(|value| value.as_ref().len()).sum();
+                    self.bytes += self.parts.iter().len() * SUM_BYTES + values;
                     self.parts.zeros()
                 })
             }),
@@ -238,6 +241,7 @@ impl Answer {
         let top = self.top();
         let mut rows = Vec::new();
         for bucket in self.cells.iter().flat_map(BTreeMap::keys) {
+            self.check_hidden(*bucket, &top)?;
             if self.hidden_in(*bucket, &top).next().is_some() {
                 return Err(TooMuch::Folded);
             }

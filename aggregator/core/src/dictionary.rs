@@ -303,6 +303,12 @@ impl Dictionaries {
         self.0.entry(dimension.into()).or_default().insert(day, dictionary);
     }
 
+    /// Bytes that they take, roughly.
+    pub(crate) fn memory_bytes(&self) -> usize {
+        let hashes = |dictionary: &Dictionary| dictionary.whole.len() + dictionary.late.len();
+        self.0.values().flat_map(BTreeMap::values).map(hashes).sum::<usize>() * size_of::<u64>()
+    }
+
     /// The dimensions of which values were folded.
     pub fn dimensions(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(|name| &**name)

@@ -258,6 +258,7 @@ impl Plan {
         let end = match span.map_or(Tier::Minute, |span| span.tier) {
             // Of the clocks before, any day is shorter.
             Tier::Day if bucket < self.tiers.since() => bucket + DAY_MINUTES_MAX,
+            Tier::Hour => bucket + rollup::minutes(Tier::Hour),
             tier => rollup::next(tier, bucket, &self.zone),
         };
         (bucket, end)

@@ -337,7 +337,7 @@ impl Rows {
         for (minute, values, cell) in memtable.scan(&client(0), &plan.cube.name, start, end) {
             answer.add(minute, values, cell).unwrap();
         }
-        answer.know(self.known(&plan));
+        answer.know(self.known(&plan), &plan);
         for (key, cells) in &self.cells {
             let is_asked = plan.spans.iter().any(|span| {
                 key.client == client(0)

@@ -108,8 +108,9 @@ impl Cells {
         let kept = Mutex::new(Kept::new(flushed, KEPT_BYTES_MAX));
         let (started, tables, scattered) = (Instant::now(), RwLock::new(tables), Mutex::default());
         // What the log holds is flushed within the same limits as before.
-        let config = |(client, _, bytes): (_, _, Vec<u8>)| Some((client, Config::decode(&bytes).ok()?.limits));
-        let limits = RwLock::new(store.configs()?.into_iter().filter_map(config).collect());
+        let of = |bytes: &[u8]| Config::decode(bytes).unwrap_or_else(|_| Config::salvage(bytes)).limits;
+        let configs = store.configs()?.into_iter();
+        let limits = RwLock::new(configs.map(|(client, _, bytes)| (client, of(&bytes))).collect());
         let shaping = Mutex::default();
         let cells = Cells { store, started, tables, kept, shaping, limits, scattered, feed };
         let mut folder = Folder::default();
@@ -137,21 +138,20 @@ impl Cells {
         Ok(new)
     }
 
-    /// Checks the cubes that a config declares, which are known from here on, as its limits are, and returns those that are new.
-    pub(crate) fn declare(
-        &self,
-        client: &ClientId,
-        cubes: Vec<Cube>,
-        limits: config::Limits,
-    ) -> Result<Vec<Cube>, CubeError> {
+    /// Checks the cubes that a config declares, and returns those that are new.
+    pub(crate) fn new_cubes(&self, client: &ClientId, cubes: &[Cube]) -> Result<Vec<Cube>, CubeError> {
+        new_of(&self.read(), client, cubes)
+    }
+
+    /// Checks the cubes that a config declares, which are known from here on, as its limits are.
+    pub(crate) fn declare(&self, client: &ClientId, cubes: Vec<Cube>, limits: config::Limits) -> Result<(), CubeError> {
         let mut tables = self.write();
-        let named = cubes.iter().map(|cube| (&*cube.name, &*cube.dimensions, cube.digest));
-        let new = tables.new_of(client, named)?;
+        let new = new_of(&tables, client, &cubes)?;
         let added: Vec<_> = new.iter().map(|cube| (client.clone(), cube.clone())).collect();
         tables.add_cubes(&added);
         tables.declare(client, cubes);
         self.limits.write().unwrap_or_else(PoisonError::into_inner).insert(client.clone(), limits);
-        Ok(new)
+        Ok(())
     }
 
     /// Adds frames that the log holds.
@@ -257,6 +257,11 @@ impl Cells {
         Ok(())
     }
 
+    /// When the newest frame that we have was cut, in ms.
+    pub(crate) fn as_of(&self) -> Option<i64> {
+        self.read().as_of()
+    }
+
     /// Bytes of the memtables and of the log.
     pub(crate) fn bytes(&self) -> (usize, u64) {
         self.read().bytes()
@@ -353,7 +358,8 @@ impl Cells {
             bounded.visit_minute(minute, &cells)?;
         }
         let days = (dictionary::day(start), dictionary::day(end));
-        bounded.visitor.know(view.snapshot.dictionaries(client, plan.told_apart(), days)?);
+        let dictionaries = view.snapshot.dictionaries(client, plan.told_apart(), days, deadline)?;
+        bounded.visitor.know(dictionaries.ok_or(TooMuch::Time)?, &plan);
         if let Some(frozen) = &frozen {
             for (minute, cells) in frozen.memtable.minutes(client, &plan.cube.name, start, end) {
                 bounded.visit_minute(minute, cells)?;
@@ -479,18 +485,22 @@ impl Cells {
     }
 }
 
+fn new_of(tables: &Tables, client: &ClientId, cubes: &[Cube]) -> Result<Vec<Cube>, CubeError> {
+    tables.new_of(client, cubes.iter().map(|cube| (&*cube.name, &*cube.dimensions, cube.digest)))
+}
+
 /// Whoever looks at the cells of a plan.
 trait Visitor {
-    /// Says which values may have been folded, of the cells that are visited from here on.
-    fn know(&mut self, _dictionaries: Dictionaries) {}
+    /// Says which values may have been folded, of the cells that are visited from here on, and by which plan these are read.
+    fn know(&mut self, _dictionaries: Dictionaries, _plan: &Plan) {}
 
     /// Takes a cell.
     fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError>;
 }
 
 impl Visitor for Answer {
-    fn know(&mut self, dictionaries: Dictionaries) {
-        Answer::know(self, dictionaries);
+    fn know(&mut self, dictionaries: Dictionaries, plan: &Plan) {
+        Answer::know(self, dictionaries, plan);
     }
 
     fn visit(&mut self, bucket: i64, values: &[Option<&str>], cell: &Cell) -> Result<(), AnswerError> {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use catchment_cells::Estimate;
 use catchment_cells::row::{self, OTHER};
@@ -113,6 +113,7 @@ impl Answer {
         if self.plan.question.window == 1 {
             let filled: BTreeSet<i64> = self.sums.keys().chain(self.possible.keys()).copied().collect();
             for bucket in filled {
+                self.check_hidden(bucket, top)?;
                 let groups = self.held(bucket, top);
                 room.take(groups.len())?;
                 figures.insert(bucket, groups.into_iter().map(|(group, held)| (group, self.said(&held))).collect());
@@ -123,6 +124,7 @@ impl Answer {
         let mut groups: HashMap<&str, HashMap<i64, Held<'_>>> = HashMap::new();
         for bucket in &buckets {
             room.take(0)?;
+            self.check_hidden(*bucket, top)?;
             for (group, held) in self.held(*bucket, top) {
                 groups.entry(group).or_default().insert(*bucket, held);
             }
@@ -200,6 +202,12 @@ impl Answer {
             }
         }
         held
+    }
+
+    /// Whether what can't be told apart any more in a bucket may be held against each of the top groups.
+    pub(super) fn check_hidden(&self, bucket: i64, top: &TopGroups) -> Result<(), TooMuch> {
+        let hidden = self.hidden.get(&bucket).map_or(0, HashMap::len);
+        if hidden * top.as_ref().map_or(0, HashSet::len) > ANSWER_STEPS_MAX { Err(TooMuch::Groups) } else { Ok(()) }
     }
 
     /// What a bucket has that may be of some of the top groups, and of which.

@@ -138,7 +138,9 @@ pub(crate) async fn schema_changes(
         authorize(&api.secret, &headers)?;
         let client = client_of(&client)?;
         let (tiers, now) = (api.cells.tiers(&client), now_ms().div_euclid(60_000));
-        let start = rollup::floor(Tier::Hour, now - CHANGES_KEPT, tiers.time_zone()).max(tiers.kept_from(Tier::Hour));
+        // Hours of an earlier clock don't fit this one's.
+        let from = (now - CHANGES_KEPT).max(tiers.kept_from(Tier::Hour)).max(tiers.since());
+        let start = rollup::ceil(Tier::Hour, from.min(now), tiers.time_zone()).min(now);
         let [start, end] = [start, now + 1].map(|minute| json::time(minute).unwrap_or_default());
         let of = [("metric", "received:accepted"), ("start", &start), ("end", &end), ("granularity", "1h")];
         let plan = questions::plan(&api.cells, &client, &of.map(|(name, value)| (name.into(), value.into())))?;

@@ -1,5 +1,7 @@
 //! Dictionaries on disk: which values of each client's dimensions are told apart on which day.
 
+use std::time::Instant;
+
 use catchment_aggregator_core::dictionary::{Dictionaries, Dictionary, Key};
 use catchment_cells::ClientId;
 use catchment_cells::codec::DecodeError;
@@ -64,23 +66,27 @@ impl Store {
 }
 
 impl Snapshot {
-    /// The dictionaries of a client's dimensions that have folded values on some of the days `from..=to`.
+    /// The dictionaries of a client's dimensions that have folded values on some of the days `from..=to`; `None` where there is no time for them.
     pub(crate) fn dictionaries<'a>(
         &self,
         client: &ClientId,
         dimensions: impl IntoIterator<Item = &'a str>,
         (from, to): (i64, i64),
-    ) -> Result<Dictionaries, StoreError> {
+        deadline: Instant,
+    ) -> Result<Option<Dictionaries>, StoreError> {
         let mut dictionaries = Dictionaries::default();
         for dimension in dimensions {
             let key = |day| Key { client, dimension, day }.encode(true);
             for guard in self.snapshot.range(&self.store.dictionaries, key(from)..=key(to)) {
+                if Instant::now() >= deadline {
+                    return Ok(None);
+                }
                 let (key, bytes) = guard.into_inner()?;
                 let day = Key::day_of(&key).map_err(row)?;
                 dictionaries.insert(dimension, day, Dictionary::decode(&bytes, true).map_err(row)?);
             }
         }
-        Ok(dictionaries)
+        Ok(Some(dictionaries))
     }
 }
 
