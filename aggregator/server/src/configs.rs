@@ -19,13 +19,16 @@ use crate::cells::Cells;
 use crate::store::{Store, StoreError};
 use crate::{metrics, zones};
 
-/// All configs. The version is one for all of them, and rises with each change.
+/// All configs. The version is one for all of them, and rises with each change, to the present time in seconds since 1970 at least: a store that
+/// was put back to an earlier state gives no version twice.
 pub(crate) struct Configs {
     cells: Arc<Cells>,
     key: ConfigKey,
     /// The region whose shards are answered; `None`: those of every region.
     home: Option<String>,
     state: RwLock<State>,
+    /// The present time, in seconds since 1970.
+    now_s: fn() -> u32,
     /// One change at a time.
     changing: Mutex<()>,
 }
@@ -82,20 +85,23 @@ pub(crate) enum SeedError {
 
 impl Configs {
     /// Reads what the store has, and declares the clients' cubes.
-    pub(crate) fn open(cells: Arc<Cells>, secret: &Secret, home: Option<String>) -> Result<Configs, StoreError> {
+    pub(crate) fn open(
+        cells: Arc<Cells>,
+        secret: &Secret,
+        home: Option<String>,
+        now_s: fn() -> u32,
+    ) -> Result<Configs, StoreError> {
         let mut state = State::default();
         for (client, version, bytes) in cells.store().configs()? {
             state.version = state.version.max(version);
-            // It was taken when it was set, but maybe by another version of this program. Shards are told it as it is: one that reads it no better
-            // keeps what it has.
+            // It was taken when it was set, but maybe by another version of this program. Shards are told it as it is. Keys that it revokes stay so,
+            // and nothing of the client goes.
             let config = match Config::decode(&bytes) {
                 Ok(config) => config,
                 Err(reason) => {
                     error!(%client, version, %reason, "a config can't be read: set it anew");
-                    let unreadable = Some(reason.to_string());
-                    state
-                        .clients
-                        .insert(client, Arc::new(Versioned { version, bytes, unreadable, ..Versioned::default() }));
+                    let (config, unreadable) = (Config::salvage(&bytes), Some(reason.to_string()));
+                    state.clients.insert(client, Arc::new(Versioned { version, config, unreadable, bytes }));
                     continue;
                 }
             };
@@ -114,7 +120,7 @@ impl Configs {
         }
         metrics::set_unreadable_configs(state.clients.values().filter(|config| config.unreadable.is_some()).count());
         let (key, state, changing) = (secret.config_key(), RwLock::new(state), Mutex::new(()));
-        Ok(Configs { cells, key, home, state, changing })
+        Ok(Configs { cells, key, home, state, now_s, changing })
     }
 
     /// Takes each `<client>.json` of a folder whose client has no config yet: what was set since goes before.
@@ -159,12 +165,14 @@ impl Configs {
         if present.version > 0 && present.unreadable.is_none() && present.config == config {
             return Ok(present.version);
         }
-        let version = self.version().checked_add(1).ok_or(PutError::Versions)?;
+        let version = self.version().checked_add(1).ok_or(PutError::Versions)?.max((self.now_s)());
         let zone = zones::find(&config.time_zone).ok_or_else(|| PutError::TimeZone(config.time_zone.clone()))?;
         let bytes = config.encode();
-        let new = self.cells.declare(client, cubes(&config), config.limits)?;
+        let new = self.cells.new_cubes(client, &cubes(&config))?;
         let put = |store: &Store, tiers: Option<&_>| store.put_config(client, version, &bytes, &new, tiers);
         self.cells.set_zone::<PutError>(client, zone, put)?;
+        // Not before it is stored: what is refused changes nothing.
+        self.cells.declare(client, cubes(&config), config.limits)?;
         let mut state = self.state.write().unwrap_or_else(PoisonError::into_inner);
         state.version = version;
         state.clients.insert(client.clone(), Arc::new(Versioned { version, config, unreadable: None, bytes }));

@@ -25,7 +25,9 @@ const TICK: Duration = Duration::from_millis(100);
 /// So often it looks what is not kept any more.
 const EXPIRE_EVERY: Duration = Duration::from_secs(60);
 /// So often it looks for dictionaries that aren't needed any more.
-const SWEEP: Duration = Duration::from_secs(6 * 60 * 60);
+const SWEEP: Duration = Duration::from_secs(60 * 60);
+/// How far the clock may be ahead of the newest frame for what is not kept any more, in ms.
+const AHEAD_MS_MAX: i64 = 24 * 60 * 60 * 1_000;
 
 /// The keeper.
 pub(crate) struct Keeper {
@@ -76,7 +78,11 @@ impl Keeper {
     /// Keeps until told to stop. Blocks: run it on a thread of its own.
     pub(crate) fn run(mut self, stop: &AtomicBool) -> Result<(), StoreError> {
         while !stop.load(Ordering::Relaxed) {
-            if !self.tick()? && !self.expire(now_ms())? {
+            let has_more = self.tick()?;
+            // A clock that jumps ahead must not expire what the edge's clocks say is young: without frames nothing expires.
+            let now = self.cells.as_of().map(|as_of| now_ms().min(as_of.saturating_add(AHEAD_MS_MAX)));
+            let expires_more = now.map_or(Ok(false), |now| self.expire(now))?;
+            if !has_more && !expires_more {
                 std::thread::sleep(TICK);
             }
         }
@@ -125,7 +131,12 @@ impl Keeper {
         }
         *at = store.client_after(at.as_ref())?;
         let Some(client) = at else { return Ok(false) };
-        let retention = self.configs.get(client).config.retention_days.unwrap_or(self.retention);
+        let config = self.configs.get(client);
+        if config.unreadable.is_some() {
+            // It may say that more is kept than we know.
+            return Ok(true);
+        }
+        let retention = config.config.retention_days.unwrap_or(self.retention);
         let tiers = self.cells.expire(client, retention.tiers(), now)?;
         let is_swept = swept.get(client).is_some_and(|swept| swept.has_kept_as(&tiers));
         *sweep = (tiers.is_kept_in_part() && !is_swept).then(Vec::new);

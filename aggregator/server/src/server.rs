@@ -20,6 +20,7 @@ use tokio::time::timeout;
 use tracing::info;
 
 use crate::cells::Cells;
+use crate::clock::now_s;
 use crate::config::{Config, ConfigError};
 use crate::configs::{Configs, SeedError};
 use crate::forward::Forwarder;
@@ -109,8 +110,8 @@ impl Server {
         let (feed, events) = Feed::new();
         let forwards = config.upstream.is_some();
         let cells = Arc::new(Cells::open(store.clone(), config.store, &secret, forwards, feed.clone())?);
-        let configs =
-            Arc::new(Configs::open(cells.clone(), &secret, (!config.central).then(|| config.region.clone()))?);
+        let home = (!config.central).then(|| config.region.clone());
+        let configs = Arc::new(Configs::open(cells.clone(), &secret, home, now_s)?);
         if let Some(folder) = &config.clients {
             configs.seed(folder)?;
         }

@@ -10,9 +10,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use catchment_cells::limits::CONFIG_BYTES_MAX;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use thiserror::Error;
 
-use crate::limits::{LATENESS_MINUTES_MAX, MISTAKES_MAX, RETENTION_DAYS_MAX};
+use crate::limits::{
+    LATENESS_MINUTES_MAX, MISTAKES_MAX, RETENTION_DAYS_MAX, VALUES_PER_DIMENSION_MAX, VALUES_PER_DIMENSION_MIN,
+};
 
 /// The version byte of a config's bytes.
 const VERSION: u8 = 1;
@@ -297,6 +300,27 @@ impl Config {
         let mut out = vec![VERSION];
         serde_json::to_writer(&mut out, self).expect("its keys are texts, and a Vec takes all that is written");
         out
+    }
+
+    /// What still holds of bytes that can't be [decoded](Config::decode): which keys are revoked, and what the client may take.
+    pub fn salvage(bytes: &[u8]) -> Config {
+        let json = bytes.strip_prefix(&[VERSION]).and_then(|json| serde_json::from_slice::<Value>(json).ok());
+        let fields = json.unwrap_or_default();
+        let number = |object: &str, field: &str| u32::try_from(fields.get(object)?.get(field)?.as_u64()?).ok();
+        let none = Config::default();
+        Config {
+            keys: Keys {
+                write_generation_min: number("keys", "write_generation_min").unwrap_or_default(),
+                read_generation_min: number("keys", "read_generation_min").unwrap_or_default(),
+            },
+            limits: Limits {
+                values_per_dimension: number("limits", "values_per_dimension")
+                    .unwrap_or(none.limits.values_per_dimension)
+                    .clamp(VALUES_PER_DIMENSION_MIN, VALUES_PER_DIMENSION_MAX),
+                events_per_s: number("limits", "events_per_s"),
+            },
+            ..none
+        }
     }
 
     /// Reads bytes that were encoded, and checks them: they may come from another version of this code.

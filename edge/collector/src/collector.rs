@@ -187,12 +187,13 @@ impl Collector {
         }
         self.rules_bytes += bytes;
         // It was read before it was stored, but maybe by another version of this code. No bytes: it has none any more.
-        let read = row.filter(|row| !row.config.is_empty()).map(|row| Config::decode(&row.config));
-        match &read {
-            Some(Err(_)) => _ = self.unreadable.insert(client.clone()),
-            _ => _ = self.unreadable.remove(client),
-        }
-        let config = read.and_then(Result::ok);
+        self.unreadable.remove(client);
+        let config = row.filter(|row| !row.config.is_empty()).map(|row| {
+            Config::decode(&row.config).unwrap_or_else(|_| {
+                self.unreadable.insert(client.clone());
+                Config::salvage(&row.config)
+            })
+        });
         let rules = config.map(|config| Arc::new(Rules::new(&self.cubes, config)));
         self.rules.insert(client.clone(), rules);
         self.reported.remove(client);

@@ -118,15 +118,18 @@ fn files_are_taken_where_nothing_was_set() {
 fn a_config_that_another_version_took_is_told_on_and_said_to_be_unreadable() {
     let (folder, a) = (Folder::new(), client("a"));
     let aggregator = Aggregator::open(&folder);
-    aggregator.cells.store().put_config(&a, 3, b"\x01{\"colour\":\"red\"}", &[], None).unwrap();
+    let newer = br#"{"colour":"red","keys":{"read_generation_min":2,"else":1},"limits":{"values_per_dimension":10}}"#;
+    let newer = [&[1][..], newer].concat();
+    aggregator.cells.store().put_config(&a, 3, &newer, &[], None).unwrap();
     drop(aggregator);
     let aggregator = Aggregator::open(&folder);
     let read = aggregator.configs.get(&a);
     assert!(read.unreadable.as_ref().is_some_and(|reason| reason.contains("colour")), "{read:?}");
+    assert_eq!((read.config.keys.read_generation_min, read.config.limits.values_per_dimension), (2, 10), "these hold");
     let question = Question { nonce: 3, home: "eu".into(), clients: vec![(a.clone(), 0)] }.encode();
     let answer = aggregator.configs.answer(&question).unwrap();
     let answer = Answer::decode(&answer, &question, &secret().config_key()).unwrap();
-    assert_eq!((answer.version, &*answer.configs[0].config), (3, &b"\x01{\"colour\":\"red\"}"[..]));
+    assert_eq!((answer.version, &answer.configs[0].config), (3, &newer));
     assert_eq!(aggregator.configs.put(&a, Config::default(), Some(3)).unwrap(), 4, "set anew");
     assert_eq!(aggregator.configs.get(&a).unreadable, None);
 }

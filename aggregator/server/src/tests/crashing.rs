@@ -3,6 +3,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
+use catchment_config::Config;
+
 use super::kit::{Aggregator, DAY, Folder, Shard, client, one};
 
 /// Frames that a child sends.
@@ -20,6 +22,10 @@ fn child() {
         // The same frames in every process; of few minutes, so that their buckets have many runs.
         aggregator.send(shard.cut(one(&client("a"), DAY + acked as i64 % 3)));
         std::fs::write(folder.join("acked"), format!("{acked}")).unwrap();
+        if acked == FRAMES / 2 {
+            let config = Config::read(br#"{"time_zone": "Asia/Kathmandu"}"#).unwrap();
+            aggregator.configs.put(&client("a"), config, None).unwrap();
+        }
         if acked.is_multiple_of(3) {
             aggregator.keep();
         }
@@ -50,6 +56,9 @@ fn each_acked_frame_counts_once_wherever_it_dies() {
         ("truncate.after", 3),
         ("fold.before_commit", 2),
         ("fold.after_commit", 2),
+        ("remove.after_commit", 1),
+        ("cut.before_commit", 5),
+        ("cut.after_commit", 5),
     ] {
         let folder = Folder::new();
         let store = folder.path().join("store");

@@ -208,7 +208,7 @@ impl Aggregator {
         let cells = Arc::new(Cells::open(store, limits, &secret(), forwarded.is_some(), feed.clone()).unwrap());
         let watched = Arc::new(Mutex::new(Watched::default()));
         let (home, appended) = (Some("eu".to_owned()), Arc::new(Notify::new()));
-        let configs = Arc::new(Configs::open(cells.clone(), &secret(), None).unwrap());
+        let configs = Arc::new(Configs::open(cells.clone(), &secret(), None, || 0).unwrap());
         let writer = Writer::new(cells.clone(), configs.clone(), secret(), home, watched.clone(), appended).unwrap();
         let (health, kept) = (Arc::new(Health::default()), RetentionDays::default());
         let keeper = Keeper::new(cells.clone(), configs.clone(), kept, forwarded, health);
