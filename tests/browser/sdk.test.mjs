@@ -359,14 +359,17 @@ describe('the SDK', { concurrency: 6 }, () => {
       setTimeout(() => underWay--, 1_500);
       return { delay: 800, delayAnswer: 700 };
     });
+    const began = performance.now();
     const page = await shopper.open('/');
     for (let i = 0; i < 20; i++) {
       await track(page, 'step');
       await sleep(100);
     }
+    // Each waits for the answer to the one before it, however long the browser takes for the steps.
+    const atMost = 3 + (performance.now() - began) / 1_500;
     await stage.counted(shopper.client, 'event_type', { page_view: 1, step: 20 });
     assert.equal(most, 1);
-    assert.ok(shopper.mine().length <= 5, `${shopper.mine().length} requests`);
+    assert.ok(shopper.mine().length <= atMost, `${shopper.mine().length} requests, at most ${atMost}`);
   });
 
   test('offline, then online', async () => {
